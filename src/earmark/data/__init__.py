@@ -1,0 +1,1 @@
+"""On what models are measured: images with labels, images with concepts, public tables."""

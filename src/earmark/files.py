@@ -1,0 +1,51 @@
+"""Files written aside and renamed: a reader never sees half of one."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` to write to, which takes its name when the block ends well.
+
+    The block may make a file or a folder there. If it raises, what it made is removed
+    and what stood at ``path`` before is untouched. A finished file reaches the disk
+    before it takes the name, so that a power cut leaves the old one or the new one.
+
+    Args:
+        path: The file or folder to make or to replace; its parents are made.
+
+    Yields:
+        A path in the same folder, free to be written to.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "answer.txt"
+        >>> with replacing(path) as aside:
+        ...     _ = aside.write_text("42")
+        >>> path.read_text(), aside.exists()
+        ('42', False)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        yield aside
+        if path.is_dir():
+            shutil.rmtree(path)
+        if aside.is_file():
+            _flush(aside)
+        aside.replace(path)
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

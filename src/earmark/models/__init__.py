@@ -1,0 +1,1 @@
+"""Who is measured: everything becomes one frozen `Classifier`."""

@@ -1,0 +1,75 @@
+"""The contract that every model meets: an encoder, a linear head, and how to see."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+Role = Literal["zero-shot", "finetuned", "supervised", "interpolated", "soup", "other"]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear map from activations to class logits.
+
+    Attributes:
+        weight: ``W`` of the paper, of shape (class, feature).
+        bias: Of shape (class,), or None.
+        normalizes: Whether the head divides each activation vector by its length first,
+            as the zero-shot head of CLIP does.
+    """
+
+    weight: Float[Tensor, "klass feature"]
+    bias: Float[Tensor, "klass"] | None = None
+    normalizes: bool = False
+
+    def reads(self, activations: Float[Tensor, "image feature"]) -> Tensor:
+        """The activations as the linear map takes them: normalised, where the head does so."""
+        return nn.functional.normalize(activations, dim=1) if self.normalizes else activations
+
+    def logits(self, activations: Float[Tensor, "image feature"]) -> Tensor:
+        """Class logits of shape (image, class)."""
+        return nn.functional.linear(self.reads(activations), self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model under study: who it is, what it computes, and how it is shown images.
+
+    Attributes:
+        name: The id that `earmark.load_model` takes.
+        role: Its part in a study.
+        encoder: Images of shape (image, channel, height, width) to activations of shape
+            (image, feature); in evaluation mode.
+        head: Activations to logits.
+        classes: The names of the head's classes, in the order of its rows: the folders
+            of a dataset are matched with them.
+        transform: One image to one tensor (channel, height, width). Its ``repr`` says all
+            that it does, since the fingerprint holds it.
+        backbone: The architecture, as tables show it.
+        pretraining: What it was pretrained on, as tables show it.
+    """
+
+    name: str
+    role: Role
+    encoder: nn.Module = field(repr=False)
+    head: Head = field(repr=False)
+    classes: tuple[str, ...] = field(repr=False)
+    transform: Callable[[Image.Image], Tensor] = field(repr=False)
+    backbone: str = ""
+    pretraining: str = ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the encoder's weights and the preprocessing: what activations depend on."""
+        digest = sha256(repr(self.transform).encode())
+        for name, tensor in sorted(self.encoder.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()
