@@ -9,6 +9,7 @@ import pytest
 
 import earmark
 
+FOUNDATION = {"models", "data", "tuning", "activations", "results", "files"}
 ROOT = Path(earmark.__file__).parent
 ALLOWED = {
     "files": set(),
@@ -19,8 +20,8 @@ ALLOWED = {
     "tuning": {"models"},
     "activations": {"models", "data", "files"},
     "report": {"results", "files"},
-    "study": {"signatures", "models", "data", "tuning", "activations", "results", "files"},
-    "cli": {"models", "data", "tuning", "activations", "results", "study", "report", "files"},
+    "study": FOUNDATION | {"signatures"},
+    "cli": FOUNDATION | {"study", "report"},
     "__main__": {"cli"},
 }
 

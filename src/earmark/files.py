@@ -2,14 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Generator[Path]:
     """A place beside ``path`` to write to, which takes its name when the block ends well.
 
     The block may make a file or a folder there. If it raises, what it made is removed
@@ -31,21 +31,26 @@ def replacing(path: Path) -> Iterator[Path]:
         ('42', False)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    aside, before = (path.with_name(f".{path.name}.{uuid4().hex[:8]}") for _ in range(2))
     try:
         yield aside
-        if path.is_dir():
-            shutil.rmtree(path)
         if aside.is_file():
             _flush(aside)
+        if path.is_dir() or (path.exists() and aside.is_dir()):
+            path.replace(before)  # a folder's name can only be taken once it is free
         aside.replace(path)
     finally:
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink(missing_ok=True)
+        _remove(aside)
+        _remove(before)
 
 
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

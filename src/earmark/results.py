@@ -1,8 +1,11 @@
 """One tidy record type: what was measured, of whom, on what, and how sure it is."""
 
+from __future__ import annotations  # a field's type is its name, which the table maps
+
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from .files import replacing
 
@@ -57,8 +60,8 @@ def select(records: Iterable[Record], **wanted: object) -> list[Record]:
         Those that have them all.
 
     Example:
-        >>> kurtosis = Record("m", "RN50", "OpenAI", "zero-shot", "activation_kurtosis", 73.6)
-        >>> [record.value for record in select([kurtosis], role="zero-shot")]
+        >>> record = Record("m", "RN50", "OpenAI", "zero-shot", "activation_kurtosis", 73.6)
+        >>> [found.value for found in select([record], role="zero-shot")]
         [73.6]
     """
     return [
@@ -106,10 +109,11 @@ def read_records(path: Path) -> list[Record]:
         raise ValueError(f"{path} holds no earmark records: {error}") from error
 
 
-def _table(records: Sequence[Record]):  # noqa: ANN202 (pyarrow.Table, imported lazily)
+def _table(records: Sequence[Record]) -> Any:
     import pyarrow
 
-    kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64()}
-    kinds |= {float | None: pyarrow.float64(), int | None: pyarrow.int64()}
-    schema = pyarrow.schema([(field.name, kinds[field.type]) for field in fields(Record)])
+    kinds = {"str": pyarrow.string(), "float": pyarrow.float64(), "int": pyarrow.int64()}
+    schema = pyarrow.schema(
+        [(field.name, kinds[str(field.type).split(" |")[0]]) for field in fields(Record)]
+    )
     return pyarrow.Table.from_pylist([asdict(record) for record in records], schema=schema)

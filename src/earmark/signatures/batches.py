@@ -1,0 +1,120 @@
+"""Activations as every signature takes them: whole or in batches, checked, in float64."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+Array: TypeAlias = Tensor | np.ndarray
+Activations: TypeAlias = Array | Iterable[Any]  # of batches, each an `Array`
+
+TILE = 1024
+"""Images that are worked on at a time: memory is bounded by it, not by their number."""
+
+
+def tiles(
+    activations: Activations, *, features: int | None = None
+) -> Iterator[Float64[Tensor, "image feature"]]:
+    """Read activations once, a tile of images at a time.
+
+    Args:
+        activations: A tensor or array of shape (image, feature), which may be mapped from
+            a file, or an iterable of such batches. Any float dtype.
+        features: How many features there must be: the head's. None takes any number.
+
+    Yields:
+        Float64 tensors of at most `TILE` images, on the device where they were.
+
+    Raises:
+        ValueError: If a batch is not 2-D or has another number of features, if a value is
+            NaN or infinite (its image is named), or if there is no image.
+
+    Example:
+        >>> [tile.shape for tile in tiles(np.ones((1500, 3), dtype=np.float32))]
+        [torch.Size([1024, 3]), torch.Size([476, 3])]
+    """
+    whole = isinstance(activations, (Tensor, np.ndarray))
+    images = 0
+    for batch in [activations] if whole else activations:
+        width = _width(batch)
+        if features not in {None, width}:
+            raise ValueError(f"Activations have {width} features where {features} are needed.")
+        features = width
+        for start in range(0, len(batch), TILE):
+            tile = as_float64(batch[start : start + TILE])
+            if not tile.isfinite().all():
+                image = images + int(tile.isfinite().all(dim=1).int().argmin())
+                raise ValueError(
+                    f"Image {image} has NaN or infinite activations: encode it again."
+                )
+            yield tile
+            images += len(tile)
+    if not images:
+        raise ValueError("Activations of at least one image are needed, got none.")
+
+
+def reread(activations: Activations) -> Activations:
+    """The same activations, if they can be read more than once.
+
+    Args:
+        activations: An array, or a collection of batches.
+
+    Returns:
+        What was given.
+
+    Raises:
+        ValueError: If they are a generator, which a first reading would exhaust.
+    """
+    if isinstance(activations, Iterator):
+        raise ValueError(
+            "These activations are read twice: pass an array or a list of batches."
+        )
+    return activations
+
+
+def matrix(values: Array, name: str) -> Float64[Tensor, "row column"]:
+    """A whole 2-D array as a finite float64 tensor.
+
+    Args:
+        values: The array, of any float dtype.
+        name: What an error calls it.
+
+    Returns:
+        A float64 tensor.
+
+    Raises:
+        ValueError: If it is not 2-D, is empty, or holds NaN or infinity.
+    """
+    tensor = as_float64(values)
+    if tensor.ndim != 2 or not tensor.numel():
+        raise ValueError(
+            f"The {name} must be 2-D and not empty, got shape {tuple(tensor.shape)}."
+        )
+    if not tensor.isfinite().all():
+        row = int(tensor.isfinite().all(dim=1).int().argmin())
+        raise ValueError(f"Row {row} of the {name} has NaN or infinite values.")
+    return tensor
+
+
+def as_float64(values: Array) -> Tensor:
+    """A float64 tensor of the same values, on their device."""
+    if isinstance(values, Tensor):
+        return values.detach().double()
+    return torch.from_numpy(np.array(values, dtype=np.float64))
+
+
+def _width(batch: object) -> int:
+    if not isinstance(batch, (Tensor, np.ndarray)):
+        raise ValueError(
+            "Activations must be a tensor or an array, or batches of them, "
+            f"got {type(batch).__name__}."
+        )
+    if batch.ndim != 2 or not batch.shape[1]:
+        raise ValueError(
+            f"Activations must have shape (image, feature), got {tuple(batch.shape)}: "
+            "pool tokens or places first."
+        )
+    return batch.shape[1]

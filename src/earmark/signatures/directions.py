@@ -1,0 +1,208 @@
+"""Singular directions of a linear head, and their importance.
+
+References:
+    Crabbé et al., Robust multimodal models have outlier features and encode more
+    concepts, 2023, Eqs. 3 and 4. https://arxiv.org/abs/2310.13040
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from .batches import Activations, Array, matrix, reread, tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """The singular value decomposition of a head's weight, seen with a model's activations.
+
+    There are min(class, feature) directions, by falling singular value. Singular values
+    below max(shape) · eps · sigma_1 count as 0 and are 0 here; their directions are
+    arbitrary within the null space. The sign of each direction is such that the mean
+    projection of the uncentred activations on it is positive.
+
+    Attributes:
+        singular_values: ``sigma_i``, of shape (direction,).
+        right: ``v_i``, of shape (direction, feature): unit vectors of the activation space.
+        left: ``u_i``, of shape (class, direction): what each direction does to the logits.
+        encoder_importance: Mean over images of ``|cos(v_i, h)|``, of shape (direction,).
+        gauge_fixed: Whether class-constant logits were removed from the weight and the
+            mean from the activations.
+    """
+
+    singular_values: Float64[Tensor, "direction"]
+    right: Float64[Tensor, "direction feature"]
+    left: Float64[Tensor, "class direction"]
+    encoder_importance: Float64[Tensor, "direction"]
+    gauge_fixed: bool = False
+
+    @property
+    def rank(self) -> int:
+        """How many singular values are not 0."""
+        return int(self.singular_values.count_nonzero())
+
+    @property
+    def head_importance(self) -> Float64[Tensor, "direction"]:
+        """``sigma_i / sum_j sigma_j``."""
+        return self.singular_values / self.singular_values.sum()
+
+    @property
+    def importance(self) -> Float64[Tensor, "direction"]:
+        """Eq. 4: head importance times encoder importance."""
+        return self.head_importance * self.encoder_importance
+
+    @property
+    def decision_share(self) -> Float64[Tensor, "direction"]:
+        """The share of ``u_i`` that can change a decision: ``1 - (1ᵀu_i)² / C``.
+
+        The rest adds the same number to every class's logit. It is 0 for a direction that
+        moves all logits alike and 1 for one whose logits sum to 0.
+        """
+        return 1 - self.left.sum(dim=0).square() / len(self.left)
+
+    def rank_correlation(self) -> float:
+        """Spearman correlation of singular value and importance (the paper finds .96).
+
+        It runs over the directions whose singular value is not 0. NaN where either side is
+        the same for all of them, or there is only one.
+        """
+        from scipy.stats import spearmanr  # takes half a second to import
+
+        sides = [self.singular_values[: self.rank], self.importance[: self.rank]]
+        if any(side.min() == side.max() for side in sides):
+            return float("nan")
+        return float(spearmanr(*(side.numpy() for side in sides)).statistic)
+
+
+def privileged_directions(
+    weight: Array, activations: Activations, *, gauge_fixed: bool = False
+) -> Directions:
+    """Decompose a head's weight, and weigh each direction by the encoder's use (Eq. 4).
+
+    Args:
+        weight: ``W``, of shape (class, feature), without bias.
+        activations: In-distribution activations of shape (image, feature), or an iterable
+            of such batches, read once (twice when gauge-fixed).
+        gauge_fixed: Take the class-constant part out of ``W`` (its mean over classes, which
+            changes no prediction) and the mean out of the activations, so that what is
+            called important can change a decision.
+
+    Returns:
+        The directions, float64, on the CPU.
+
+    Raises:
+        ValueError: If shapes do not fit, a value is not finite, there is no image, an
+            image's activations are all 0 (no cosine), or ``W`` is 0 (or constant over
+            classes, when gauge-fixed).
+
+    Example:
+        >>> weight = torch.tensor([[3.0, 0], [0, 1]])
+        >>> privileged_directions(weight, torch.eye(2)).importance
+        tensor([0.3750, 0.1250], dtype=torch.float64)
+    """
+    weight = matrix(weight, "weight").cpu()
+    if gauge_fixed:
+        weight = remove_class_constant(weight)
+    left, singular_values, right = _svd(weight)
+
+    offset = _mean(reread(activations), weight.shape[1]) if gauge_fixed else None
+    cosines, total, images = torch.zeros(len(right)).double(), 0, 0
+    for tile in tiles(activations, features=weight.shape[1]):
+        rows = tile.cpu()
+        total = total + rows.sum(dim=0)
+        cosines += _cosines(rows if offset is None else rows - offset, right, images)
+        images += len(rows)
+
+    sign = torch.where(right @ total < 0, -1.0, 1.0).double()
+    return Directions(
+        singular_values, right * sign[:, None], left * sign, cosines / images, gauge_fixed
+    )
+
+
+def remove_class_constant(weight: Array) -> Float64[Tensor, "class feature"]:
+    """``W`` minus its mean over classes: the same predictions, no class-constant logit.
+
+    Args:
+        weight: Shape (class, feature).
+
+    Returns:
+        The weight of that shape whose columns sum to 0, float64.
+
+    Raises:
+        ValueError: If it is not 2-D, not finite, or the same for every class.
+
+    Example:
+        >>> remove_class_constant(torch.tensor([[3.0, 0], [1, 1]]))
+        tensor([[ 1.0000, -0.5000],
+                [-1.0000,  0.5000]], dtype=torch.float64)
+    """
+    tensor = matrix(weight, "weight")
+    if (tensor == tensor[0]).all():
+        raise ValueError("The weight is the same for every class: it decides nothing.")
+    return tensor - tensor.mean(dim=0)
+
+
+def complete(
+    right: Float64[Tensor, "direction feature"],
+) -> Float64[Tensor, "feature feature"]:
+    """Orthonormal directions, and others that make them a basis of the whole space.
+
+    Eq. 5 runs over all ``d_H`` directions; where features outnumber classes the
+    decomposition has fewer, and the rest of the basis is arbitrary.
+
+    Args:
+        right: Orthonormal rows.
+
+    Returns:
+        A square orthogonal matrix whose first rows are those given.
+
+    Raises:
+        ValueError: If the rows given are not orthonormal.
+
+    Example:
+        >>> complete(torch.eye(3).double()[:2]).abs()
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.]], dtype=torch.float64)
+    """
+    gram = right @ right.T
+    if not torch.allclose(gram, torch.eye(len(right)).to(gram), atol=1e-8):
+        raise ValueError("Only orthonormal directions can be completed to a basis.")
+    rest = torch.linalg.qr(right.T, mode="complete").Q[:, len(right) :].T
+    return torch.cat([right, rest])
+
+
+def _svd(weight: Float64[Tensor, "class feature"]) -> tuple[Tensor, Tensor, Tensor]:
+    # numpy's decomposition is faster than torch's on a CPU, and does not spin.
+    left, values, right = map(
+        torch.from_numpy, np.linalg.svd(weight.numpy(), full_matrices=False)
+    )
+    floor = max(weight.shape) * torch.finfo(torch.float64).eps * values[0]
+    if not values[0]:
+        raise ValueError("The weight is 0 everywhere: it has no directions.")
+    return left, values.where(values > floor, 0), right
+
+
+def _mean(activations: Activations, features: int) -> Float64[Tensor, "feature"]:
+    images, total = 0, torch.zeros(())
+    for tile in tiles(activations, features=features):
+        images, total = images + len(tile), total + tile.cpu().sum(dim=0)
+    return total / images
+
+
+def _cosines(
+    rows: Float64[Tensor, "image feature"],
+    right: Float64[Tensor, "direction feature"],
+    first: int,
+) -> Float64[Tensor, "direction"]:
+    scale = rows.abs().amax(dim=1, keepdim=True)
+    if not scale.all():
+        image = first + int(scale.squeeze(1).eq(0).int().argmax())
+        raise ValueError(
+            f"Image {image} has activations of length 0 (no cosine): leave it out."
+        )
+    rows = rows / scale  # so that no length over- or underflows
+    return (rows @ right.T).abs().div(rows.norm(dim=1, keepdim=True)).sum(dim=0)

@@ -1,0 +1,73 @@
+"""Outlier features, told by the kurtosis of an image's activations.
+
+References:
+    Crabbé et al., Robust multimodal models have outlier features and encode more
+    concepts, 2023, Eq. 2. https://arxiv.org/abs/2310.13040
+    Elhage et al., Privileged bases in the transformer residual stream, 2023.
+"""
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from .batches import Activations, tiles
+
+
+def activation_kurtosis(activations: Activations) -> Float64[Tensor, ""]:
+    """Mean, over images, of the kurtosis of an image's activations across features (Eq. 2).
+
+    It is about 3 where no feature stands out (Gaussian activations), and at most
+    ``d - 2 + 1 / (d - 1)``, which one active feature out of ``d`` reaches.
+
+    Args:
+        activations: Shape (image, feature), or an iterable of such batches, read once:
+            one number per image is kept. Any float dtype; the arithmetic is in float64.
+
+    Returns:
+        A scalar on the CPU, unitless; 3 is not subtracted.
+
+    Raises:
+        ValueError: If there is no image, if a batch is not 2-D, or if an image's
+            activations are all equal (kurtosis 0 / 0) or not finite.
+
+    Example:
+        >>> activation_kurtosis(torch.eye(4))
+        tensor(2.3333, dtype=torch.float64)
+    """
+    return image_kurtosis(activations).mean()
+
+
+def image_kurtosis(activations: Activations) -> Float64[Tensor, "image"]:
+    """The kurtosis of each image's activations across features: the terms of Eq. 2's mean.
+
+    Args:
+        activations: As `activation_kurtosis` takes them.
+
+    Returns:
+        One number per image, on the CPU.
+
+    Raises:
+        ValueError: As `activation_kurtosis` raises.
+
+    Example:
+        >>> image_kurtosis(torch.tensor([[0.0, 0.0, 1.0], [1.0, 2.0, 3.0]]))
+        tensor([1.5000, 1.5000], dtype=torch.float64)
+    """
+    found: list[Tensor] = []
+    for tile in tiles(activations):
+        kurtosis = _kurtosis(tile).cpu()
+        if kurtosis.isnan().any():
+            image = sum(map(len, found)) + int(kurtosis.isnan().int().argmax())
+            raise ValueError(
+                f"Image {image} has constant activations (no kurtosis): leave it out."
+            )
+        found.append(kurtosis)
+    return torch.cat(found)
+
+
+def _kurtosis(rows: Float64[Tensor, "row column"]) -> Float64[Tensor, "row"]:
+    # Scaling first keeps the fourth power in range for any float64, and makes a constant
+    # row exactly constant, so that it gives 0 / 0 rather than the kurtosis of rounding.
+    rows = rows / rows.abs().amax(dim=1, keepdim=True)
+    centred = rows - rows.mean(dim=1, keepdim=True)
+    return centred.pow(4).mean(dim=1) / centred.square().mean(dim=1).square()

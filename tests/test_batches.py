@@ -1,0 +1,97 @@
+"""What every signature refuses, and that reading in batches is reading the whole."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import earmark
+from earmark.signatures.batches import TILE, matrix, reread, tiles
+
+READERS: list[Callable[[object], object]] = [
+    earmark.activation_kurtosis,
+    earmark.pca_basis,
+    lambda activations: earmark.privileged_directions(torch.eye(3), activations),
+    lambda activations: earmark.pruning_curve(
+        torch.eye(3), activations, [0] * (TILE + 6), directions=identity_directions()
+    ),
+]
+
+
+def identity_directions() -> earmark.Directions:
+    return earmark.privileged_directions(torch.eye(3), torch.ones(1, 3))
+
+
+@given(sizes=st.lists(st.integers(0, 1500), min_size=1, max_size=4).filter(any))
+def test_tiles_are_the_rows_in_order(sizes: list[int]):
+    rows = torch.randn(sum(sizes), 2)
+
+    seen = list(tiles(iter(rows.split(sizes))))
+
+    assert torch.equal(torch.cat(seen), rows.double())
+    assert max(map(len, seen)) <= TILE
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
+def test_numpy_and_torch_are_both_taken(dtype: str):
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    array.flags.writeable = False  # as a memory-mapped file is
+
+    assert torch.equal(next(tiles(array)), torch.arange(6).reshape(2, 3).double())
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_names_the_image_that_is_not_finite(read: Callable[[object], object], value: float):
+    activations = torch.randn(TILE + 6, 3)
+    activations[TILE + 4, 1] = value
+
+    with pytest.raises(ValueError, match=f"Image {TILE + 4} has NaN or infinite"):
+        read(list(activations.split(700)))
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_no_image(read: Callable[[object], object]):
+    with pytest.raises(ValueError, match="at least one image"):
+        read(torch.empty(0, 3))
+    with pytest.raises(ValueError, match="at least one image"):
+        read([])
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_tokens_must_be_pooled_first(read: Callable[[object], object]):
+    with pytest.raises(ValueError, match=r"got \(2, 197, 3\): pool tokens"):
+        read(torch.randn(2, 197, 3))
+
+
+def test_batches_must_agree():
+    with pytest.raises(ValueError, match="have 4 features where 3 are needed"):
+        list(tiles([torch.randn(2, 3), torch.randn(2, 4)]))
+
+
+def test_a_list_of_numbers_is_no_batch():
+    with pytest.raises(ValueError, match="batches of them, got list"):
+        list(tiles([[1.0, 2.0]]))  # type: ignore[list-item]
+
+
+def test_a_generator_cannot_be_read_twice():
+    def batches() -> Iterator[Tensor]:
+        yield torch.ones(1, 2)
+
+    with pytest.raises(ValueError, match="read twice"):
+        reread(batches())
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 3, 4)])
+def test_a_matrix_is_two_dimensional(shape: tuple[int, ...]):
+    with pytest.raises(ValueError, match="weight must be 2-D and not empty"):
+        matrix(torch.ones(shape), "weight")
+
+
+def test_a_matrix_is_finite():
+    with pytest.raises(ValueError, match="Row 1 of the weight has NaN"):
+        matrix(torch.tensor([[0.0], [torch.nan]]), "weight")

@@ -1,0 +1,267 @@
+"""Average precision against scikit-learn; probing against the definition, by loops."""
+
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+from torch.testing import assert_close
+
+from earmark import (
+    ConceptProbe,
+    ConceptSets,
+    average_precision,
+    overlaps,
+    probe_concepts,
+    random_basis,
+)
+from earmark.signatures.batches import TILE
+
+few_values = st.sampled_from([-1.0, -0.0, 0.0, 1e-300, 0.5, 1.0])
+
+
+@given(st.lists(st.tuples(few_values, st.booleans()), min_size=1, max_size=30))
+def test_matches_scikit_learn_with_ties_and_signed_zeros(cases: list[tuple[float, bool]]):
+    scores, positives = map(np.array, zip(*[*cases, (0.0, True)], strict=True))
+
+    found = average_precision(scores[:, None], torch.from_numpy(positives))
+
+    assert found.item() == pytest.approx(
+        average_precision_score(positives, scores), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_matches_scikit_learn_in_every_column(dtype: torch.dtype):
+    scores, positives = torch.randn(3000, 7).to(dtype), torch.rand(3000) < 0.1
+
+    expected = [average_precision_score(positives, column.double()) for column in scores.T]
+
+    assert_close(
+        average_precision(scores, positives).tolist(), expected, rtol=0, atol=1e-12
+    )
+
+
+def test_a_perfect_ranking_a_constant_one_and_all_positives():
+    scores = torch.tensor([[3.0, 7.0], [2, 7], [1, 7], [0, 7]])
+
+    half = average_precision(scores, torch.tensor([True, True, False, False]))
+
+    assert half.tolist() == [1.0, 0.5]
+    assert average_precision(scores, torch.ones(4).bool()).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_the_mean_over_all_rankings_is_exact(n: int):
+    """Each set of places for n positives among 2n is as likely: fractions, no rounding."""
+    places = list(combinations(range(2 * n), n))
+    exact = [
+        sum(Fraction(hit + 1, place + 1) for hit, place in enumerate(chosen)) / n
+        for chosen in places
+    ]
+    scores = torch.arange(2 * n, 0, -1)[:, None].double()
+    positives = torch.zeros(len(places), 2 * n, dtype=torch.bool)
+    for row, chosen in zip(positives, places, strict=True):
+        row[list(chosen)] = True
+
+    found = [average_precision(scores, row).item() for row in positives]
+
+    assert_close(found, [float(value) for value in exact], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("orientation", ["given", "mean", "both"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_matches_scikit_learn_where_no_draw_is_needed(orientation: str, seed: int):
+    """A concept in exactly half of the images is probed on all of them."""
+    torch.manual_seed(seed)
+    activations = torch.randn(40, 5).double() + 0.2
+    directions = torch.randn(70, 5).double()  # more than one block
+    order = [torch.randperm(40)[:20] for _ in range(3)]
+    concepts = {f"concept {i}": chosen.tolist() for i, chosen in enumerate(order)}
+
+    probe = probe_concepts(activations, directions, concepts, orientation=orientation)
+
+    for row, chosen in enumerate(order):
+        positives = torch.zeros(40).bool()
+        positives[chosen] = True
+        for column, direction in enumerate(directions):
+            scores = activations @ direction
+            up, down = (
+                average_precision_score(positives, sign * scores) for sign in (1, -1)
+            )
+            mean = up if scores.mean() >= 0 else down
+            expected = {"given": up, "mean": mean, "both": max(up, down)}[orientation]
+            sign = probe.signs[row, column].item()
+            assert probe.average_precision[row, column] == pytest.approx(
+                expected, abs=1e-12
+            )
+            assert expected == pytest.approx({1: up, -1: down}[sign], abs=1e-12)
+
+
+@settings(max_examples=40)
+@given(positives=st.integers(1, 29), seed=st.integers(0, 3))
+def test_draws_are_balanced_without_replacement_and_from_the_right_side(
+    positives: int, seed: int
+):
+    """One-hot activations show which images were drawn: each is told by its own direction."""
+    members = np.random.default_rng(positives).permutation(30)[:positives]
+    images = torch.eye(30).double()
+
+    probe = probe_concepts(images, images, {"c": members}, seed=seed, orientation="given")
+
+    size = min(positives, 30 - positives)
+    assert probe.positives.tolist() == [size]
+    # Along e_i, image i scores 1 and the others tie at 0: AP is that of its group alone.
+    first = 1 / size + (size - 1) / size * 0.5
+    drawn_positive = np.isclose(probe.average_precision[0], first)
+    drawn_negative = np.isclose(probe.average_precision[0], size / (2 * size))
+    if size > 2:
+        assert drawn_positive.sum() == size
+        assert set(np.flatnonzero(drawn_positive)) <= set(members)
+        assert drawn_negative.sum() == 30 - size
+
+
+def test_every_negative_is_drawn_equally_often():
+    """Over many seeds, the images that lack a concept stand in for it alike."""
+    images = torch.eye(12).double()
+    members = [0, 3, 4, 11]
+    counts = np.zeros(12)
+    for seed in range(300):
+        probe = probe_concepts(
+            -images, images, {"c": members}, seed=seed, orientation="given"
+        )
+        # Along e_i, image i scores -1 and comes last: AP rises only if it is a negative.
+        counts += np.asarray(probe.average_precision[0] > 0.5 + 1e-9)
+    others = np.delete(counts, members)
+
+    assert counts[members].sum() == 0
+    assert others.sum() == 300 * 4
+    assert abs(others - 150).max() < 5 * np.sqrt(300 * 0.25)
+
+
+def test_the_draw_depends_on_seed_name_and_images_alone():
+    activations = torch.randn(50, 4)
+    few, many = list(range(6)), list(range(10, 22))
+
+    alone = probe_concepts(activations, torch.eye(4), {"few": few})
+    beside = probe_concepts(activations, torch.eye(4), {"many": many, "few": reversed(few)})
+    elsewhere = probe_concepts(activations, torch.eye(4), {"few": few}, seed=1)
+
+    assert torch.equal(alone.average_precision[0], beside.average_precision[1])
+    assert not torch.equal(alone.average_precision, elsewhere.average_precision)
+
+
+def test_where_images_stand_changes_nothing():
+    """Equal images tie, in whichever tile they are: products of one shape have equal bits."""
+    image = torch.randn(33)
+    activations = image.expand(TILE + 7, 33).clone()
+    half = (TILE + 7) // 2
+
+    probe = probe_concepts(activations, random_basis(33), {"first": range(half)})
+
+    assert (probe.average_precision == 0.5).all()
+
+
+def test_unique_concepts_polysemanticity_and_top_by_hand():
+    table = torch.tensor([[0.95, 0.2], [0.9, 0.91], [0.85, 0.1]], dtype=torch.float64)
+    probe = ConceptProbe(
+        table, ("a", "b", "c"), torch.ones(3).long(), "given", torch.ones(3, 2)
+    )
+
+    assert probe.unique() == ("a", "b")
+    assert probe.unique(0.85) == ("a", "b", "c")
+    assert probe.polysemanticity() == 1.5
+    assert probe.polysemanticity(0.85) == 2.0
+    assert probe.top(1, k=2) == (("b", 0.91), ("a", 0.2))
+    assert probe.encoded(0.95).tolist() == [[True, False], [False, False], [False, False]]
+
+
+def test_concepts_that_tell_nothing_are_named():
+    probe = probe_concepts(
+        torch.eye(3), torch.eye(3), {"none": [], "one": [1], "every": [0, 1, 2]}
+    )
+
+    assert probe.concepts == ("one",)
+    assert probe.skipped == ("none", "every")
+
+
+names = st.sets(st.sampled_from("abcdefgh"))
+
+
+@given(st.fixed_dictionaries({"x": names, "y": names, "z": names}))
+def test_overlaps_are_the_regions_of_a_venn_diagram(sets: dict[str, set[str]]):
+    regions = overlaps(sets)
+
+    for inside, size in regions.items():
+        exactly = [
+            concept
+            for concept in "abcdefgh"
+            if {name for name in sets if concept in sets[name]} == set(inside)
+        ]
+        assert size == len(exactly)
+    assert len(regions) == 7
+
+
+@pytest.mark.parametrize("given", [[4], [-1, 2]])
+def test_names_the_image_that_is_not_there(given: list[int]):
+    with pytest.raises(ValueError, match=f"'c' names image {given[0]}, but .* 0 to 3"):
+        probe_concepts(torch.eye(4), torch.eye(4), {"c": given})
+
+
+def test_concepts_are_indices():
+    with pytest.raises(ValueError, match="'c' must be indices of images, got bool"):
+        probe_concepts(torch.eye(2), torch.eye(2), {"c": np.array([True, False])})
+
+
+def test_no_concept():
+    with pytest.raises(ValueError, match="At least one concept"):
+        probe_concepts(torch.eye(2), torch.eye(2), {})
+    with pytest.raises(ValueError, match="No concept can be probed"):
+        probe_concepts(torch.eye(2), torch.eye(2), {"c": []})
+
+
+def test_concepts_of_other_images():
+    sets = ConceptSets.from_positives({"c": [0]}, images=3)
+    with pytest.raises(
+        ValueError, match="concepts are of 3 images and the activations of 2"
+    ):
+        probe_concepts(torch.eye(2), torch.eye(2), sets)
+
+
+def test_directions_have_a_length_and_fit():
+    with pytest.raises(ValueError, match="direction of length 0"):
+        probe_concepts(torch.eye(2), torch.zeros(1, 2), {"c": [0]})
+    with pytest.raises(ValueError, match="have 2 features where 3 are needed"):
+        probe_concepts(torch.eye(2), torch.eye(3), {"c": [0]})
+
+
+def test_activations_are_one_finite_array():
+    with pytest.raises(ValueError, match="Image 1 has NaN"):
+        probe_concepts(torch.tensor([[1.0], [torch.nan]]), torch.eye(1), {"c": [0]})
+    with pytest.raises(ValueError, match="probed on one array"):
+        probe_concepts([torch.eye(2)], torch.eye(2), {"c": [0]})  # type: ignore[arg-type]
+
+
+def test_unknown_orientation():
+    with pytest.raises(ValueError, match="'mean', 'given' or 'both', not 'up'"):
+        probe_concepts(torch.eye(2), torch.eye(2), {"c": [0]}, orientation="up")
+
+
+def test_average_precision_refuses():
+    scores = torch.rand(3, 2)
+    with pytest.raises(ValueError, match="scores must be 2-D"):
+        average_precision(scores[:, 0], torch.ones(3).bool())
+    with pytest.raises(
+        ValueError, match=r"one for each of 3 images, got torch.bool of shape \(2,\)"
+    ):
+        average_precision(scores, torch.ones(2).bool())
+    with pytest.raises(ValueError, match=r"must be booleans.* got torch.float32"):
+        average_precision(scores, torch.ones(3))
+    with pytest.raises(ValueError, match="at least one positive"):
+        average_precision(scores, torch.zeros(3).bool())
+    with pytest.raises(ValueError, match="Row 2 of the scores has NaN"):
+        average_precision(torch.tensor([[0.0], [1], [torch.nan]]), torch.ones(3).bool())

@@ -1,0 +1,216 @@
+"""Singular directions and importance against numpy, Eq. 4 written out, and theory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from earmark import (
+    activation_kurtosis,
+    complete,
+    privileged_directions,
+    pruning_curve,
+    remove_class_constant,
+)
+
+REAL_HEAD = Path(__file__).parent / "data" / "clip_vit_b32_datacomp_head.npy"
+sizes = st.integers(1, 12)
+
+
+def eq_4(weight: Tensor, activations: Tensor) -> np.ndarray:
+    """Importance, a cosine at a time."""
+    _, sigma, right = np.linalg.svd(weight.double().numpy(), full_matrices=False)
+    rows = activations.double().numpy()
+    cosine = [
+        [abs(v @ h) / (np.linalg.norm(v) * np.linalg.norm(h)) for h in rows] for v in right
+    ]
+    return sigma / sigma.sum() * np.mean(cosine, axis=1)
+
+
+@given(classes=sizes, features=sizes, images=sizes)
+def test_matches_eq_4_written_out(classes: int, features: int, images: int):
+    weight, activations = torch.randn(classes, features), torch.randn(images, features)
+
+    directions = privileged_directions(weight, activations)
+
+    expected = eq_4(weight, activations)
+    assert_close(directions.importance, torch.from_numpy(expected), rtol=0, atol=1e-12)
+
+
+@given(classes=sizes, features=sizes)
+def test_matches_numpy_and_gives_the_weight_back(classes: int, features: int):
+    weight = torch.randn(classes, features)
+
+    directions = privileged_directions(weight, torch.randn(3, features))
+
+    sigma = np.linalg.svd(weight.double().numpy(), compute_uv=False)
+    assert_close(
+        directions.singular_values, torch.from_numpy(sigma), rtol=1e-12, atol=1e-14
+    )
+    again = directions.left * directions.singular_values @ directions.right
+    assert_close(again, weight.double(), rtol=0, atol=1e-12)
+    assert_close(
+        directions.right @ directions.right.T, torch.eye(min(classes, features)).double()
+    )
+
+
+def test_batching_changes_nothing():
+    weight, activations = torch.randn(7, 5), torch.randn(2500, 5)
+
+    whole = privileged_directions(weight, activations)
+    streamed = privileged_directions(weight, iter(activations.split(13)))
+
+    assert_close(streamed.importance, whole.importance, rtol=1e-13, atol=0)
+    assert torch.equal(streamed.right, whole.right)
+
+
+@pytest.mark.parametrize("gauge_fixed", [False, True])
+def test_rotating_activations_and_head_together_changes_nothing(gauge_fixed: bool):
+    weight, activations = torch.randn(9, 6).double(), torch.randn(50, 6).double() + 1
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6).double())
+
+    still = privileged_directions(weight, activations, gauge_fixed=gauge_fixed)
+    turned = privileged_directions(
+        weight @ rotation, activations @ rotation, gauge_fixed=gauge_fixed
+    )
+
+    assert_close(turned.importance, still.importance, rtol=1e-10, atol=0)
+    assert_close(turned.right, still.right @ rotation, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("offset", [-3.0, 3.0])
+@pytest.mark.parametrize("gauge_fixed", [False, True])
+def test_the_mean_projection_of_uncentred_activations_is_positive(
+    offset: float, gauge_fixed: bool
+):
+    weight, activations = torch.randn(9, 6), torch.randn(50, 6) + offset
+
+    directions = privileged_directions(weight, activations, gauge_fixed=gauge_fixed)
+
+    assert (directions.right @ activations.double().mean(dim=0) > 0).all()
+    used = remove_class_constant(weight) if gauge_fixed else weight.double()
+    again = directions.left * directions.singular_values @ directions.right
+    assert_close(again, used)  # left and right turned together
+
+
+def test_gauge_fixing_ignores_what_no_decision_sees():
+    """A direction shared by all classes, and an offset shared by all images."""
+    weight, activations = torch.randn(9, 6).double(), torch.randn(50, 6).double()
+    shared, offset = torch.randn(6).double(), torch.randn(6).double()
+
+    plain = privileged_directions(weight, activations, gauge_fixed=True)
+    moved = privileged_directions(
+        weight + 40 * shared, activations + 40 * offset, gauge_fixed=True
+    )
+
+    assert_close(moved.importance, plain.importance, rtol=1e-9, atol=1e-12)
+    assert_close(plain.decision_share[: plain.rank], torch.ones(6).double())
+
+
+def test_gauge_fixing_costs_a_rank_where_classes_are_few():
+    directions = privileged_directions(
+        torch.randn(4, 9), torch.randn(5, 9), gauge_fixed=True
+    )
+
+    assert directions.rank == 3
+    assert directions.singular_values[3] == 0
+    assert directions.importance[3] == 0
+
+
+def test_decision_share_of_known_directions():
+    """Logits (1, 1) tell nothing apart, (1, -1) nothing but the two classes."""
+    weight = torch.tensor([[5.0, 1], [5, -1]])
+
+    shares = privileged_directions(weight, torch.eye(2)).decision_share
+
+    assert_close(shares, torch.tensor([0.0, 1.0]).double(), rtol=0, atol=1e-15)
+
+
+@given(features=st.integers(1, 9), rows=st.integers(1, 9))
+def test_completed_directions_are_a_basis(features: int, rows: int):
+    right = torch.linalg.qr(torch.randn(features, features).double()).Q[
+        : min(rows, features)
+    ]
+
+    basis = complete(right)
+
+    assert torch.equal(basis[: len(right)], right)
+    assert_close(basis @ basis.T, torch.eye(features).double())
+
+
+def test_only_orthonormal_rows_are_completed():
+    with pytest.raises(ValueError, match="orthonormal"):
+        complete(torch.ones(2, 3).double())
+
+
+def test_the_real_head():
+    """The figures that tests/data/README.md's source was measured to have."""
+    weight = torch.from_numpy(np.load(REAL_HEAD)).T
+    directions = privileged_directions(weight, torch.randn(10, 512))
+    mean = weight.double().mean(dim=0)
+    constant = 1 - directions.decision_share[0]
+
+    assert directions.head_importance[:2].tolist() == pytest.approx(
+        [0.0705, 0.0171], abs=5e-5
+    )
+    cosine = torch.cosine_similarity(directions.right[0], mean, dim=0).abs()
+    assert cosine.item() == pytest.approx(0.99992, abs=5e-6)
+    assert constant.item() == pytest.approx(0.994, abs=5e-4)
+    assert activation_kurtosis(weight).item() == pytest.approx(92.5, abs=0.05)
+    fixed = remove_class_constant(weight)
+    assert activation_kurtosis(fixed).item() == pytest.approx(3.24, abs=5e-3)
+    entries = scipy.stats.kurtosis(directions.right[0], fisher=False)
+    assert entries == pytest.approx(239, abs=0.5)
+    energy = directions.singular_values.square()
+    assert (energy[:102].sum() / energy.sum()).item() == pytest.approx(0.904, abs=5e-4)
+    energy = torch.linalg.svdvals(fixed).square()
+    assert (energy[:102].sum() / energy.sum()).item() == pytest.approx(0.762, abs=5e-4)
+
+
+def test_the_real_head_decides_alike_without_its_constant():
+    weight = torch.from_numpy(np.load(REAL_HEAD)).T.double()
+    activations = torch.randn(200, 512).double() + 10 * weight.mean(dim=0)
+    labels = (activations @ weight.T).argmax(dim=1)
+
+    fixed = pruning_curve(remove_class_constant(weight), activations, labels, fractions=[0])
+
+    assert fixed.accuracy.tolist() == [1.0]
+
+
+def test_a_zero_vector_has_no_cosine():
+    activations = torch.randn(6, 3)
+    activations[4] = 0
+
+    with pytest.raises(ValueError, match="Image 4 has activations of length 0"):
+        privileged_directions(torch.eye(3), activations)
+
+
+def test_equal_images_have_no_cosine_once_centred():
+    with pytest.raises(ValueError, match="Image 0 has activations of length 0"):
+        privileged_directions(torch.eye(3), torch.ones(4, 3), gauge_fixed=True)
+
+
+def test_features_must_agree():
+    with pytest.raises(ValueError, match="have 4 features where 3 are needed"):
+        privileged_directions(torch.eye(3), torch.randn(2, 4))
+
+
+def test_a_weight_of_zeros_has_no_directions():
+    with pytest.raises(ValueError, match="0 everywhere"):
+        privileged_directions(torch.zeros(2, 3), torch.randn(2, 3))
+
+
+def test_a_weight_that_decides_nothing():
+    with pytest.raises(ValueError, match="same for every class"):
+        remove_class_constant(torch.ones(2, 3))
+
+
+def test_centring_reads_twice():
+    with pytest.raises(ValueError, match="read twice"):
+        privileged_directions(torch.eye(3), iter([torch.eye(3)]), gauge_fixed=True)

@@ -1,0 +1,48 @@
+"""A write that fails leaves the folder as it was."""
+
+from pathlib import Path
+
+import pytest
+
+from earmark.files import replacing
+
+
+@pytest.mark.parametrize("before", [None, "file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_takes_the_name_when_done(tmp_path: Path, before: str | None, kind: str):
+    path = tmp_path / "deep" / "answer"
+    make(path, before, "old")
+
+    with replacing(path) as aside:
+        make(aside, kind, "new")
+
+    assert read(path) == "new"
+    assert [found.name for found in path.parent.iterdir()] == ["answer"]
+
+
+@pytest.mark.parametrize("before", [None, "file", "folder"])
+@pytest.mark.parametrize("kind", [None, "file", "folder"])
+def test_leaves_what_stood_when_the_block_fails(
+    tmp_path: Path, before: str | None, kind: str | None
+):
+    path = tmp_path / "answer"
+    make(path, before, "old")
+
+    with pytest.raises(KeyboardInterrupt), replacing(path) as aside:  # noqa: PT012
+        make(aside, kind, "new")
+        raise KeyboardInterrupt
+
+    assert [read(found) for found in tmp_path.iterdir()] == (["old"] if before else [])
+
+
+def make(path: Path, kind: str | None, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if kind == "folder":
+        path.mkdir()
+        path = path / "part"
+    if kind:
+        path.write_text(text)
+
+
+def read(path: Path) -> str:
+    return (path / "part" if path.is_dir() else path).read_text()

@@ -1,0 +1,192 @@
+"""`pruning_curve` against a head rebuilt and multiplied again for each fraction."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from earmark import privileged_directions, pruning_curve
+
+
+def slow_accuracy(
+    weight: Tensor, activations: Tensor, labels: Tensor, bias: Tensor, *, order: list[int]
+) -> list[float]:
+    """Accuracy with the last k of the ordered directions removed, for each k."""
+    left, sigma, right = np.linalg.svd(weight.numpy(), full_matrices=False)
+    accuracy = []
+    for kept in range(len(order), -1, -1):
+        pruned = sum(
+            (sigma[i] * np.outer(left[:, i], right[i]) for i in order[:kept]), np.zeros(())
+        )
+        logits = (
+            activations.numpy() @ np.broadcast_to(pruned, weight.shape).T + bias.numpy()
+        )
+        accuracy.append(float(np.mean(logits.argmax(axis=1) == labels.numpy())))
+    return accuracy
+
+
+def case(classes: int, features: int, images: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    weight, bias = torch.randn(classes, features).double(), torch.randn(classes).double()
+    activations = torch.randn(images, features).double() + 0.3
+    labels = (activations @ weight.T + bias + torch.randn(images, classes)).argmax(dim=1)
+    return weight, activations, labels, bias
+
+
+@given(st.integers(2, 9), st.integers(1, 9), st.integers(1, 40))
+def test_matches_a_head_rebuilt_for_each_fraction(classes: int, features: int, images: int):
+    weight, activations, labels, bias = case(classes, features, images)
+    rank = min(classes, features)
+    fractions = [removed / rank for removed in range(rank + 1)]
+
+    curve = pruning_curve(weight, activations, labels, bias=bias, fractions=fractions)
+
+    expected = slow_accuracy(weight, activations, labels, bias, order=list(range(rank)))
+    assert curve.accuracy.tolist() == expected
+    assert curve.images == images
+
+
+def test_by_importance_of_other_images():
+    """A shift is pruned in the order that the in-distribution images gave."""
+    weight, activations, labels, bias = case(12, 8, 300)
+    scale = torch.tensor([0.1, 9, 0.2, 5, 1, 3, 0.5, 7]).double()
+    directions = privileged_directions(weight, torch.randn(50, 8).double() * scale)
+    ranking = directions.importance.argsort(descending=True).tolist()
+    assert ranking != list(range(8))
+    fractions = [removed / 8 for removed in range(9)]
+
+    curve = pruning_curve(
+        weight,
+        activations,
+        labels,
+        bias=bias,
+        fractions=fractions,
+        order="importance",
+        directions=directions,
+    )
+
+    assert curve.accuracy.tolist() == slow_accuracy(
+        weight, activations, labels, bias, order=ranking
+    )
+
+
+def test_fractions_round_half_to_even_and_keep_their_order():
+    """Of 5 directions, .5 removes 2 and .7 removes 4 (2.5 and 3.5 to even)."""
+    weight, activations, labels, bias = case(9, 5, 200)
+    by_count = slow_accuracy(weight, activations, labels, bias, order=list(range(5)))
+
+    curve = pruning_curve(weight, activations, labels, bias=bias, fractions=[0.7, 0.5, 0.7])
+
+    assert curve.accuracy.tolist() == [by_count[4], by_count[2], by_count[4]]
+    assert curve.fractions.tolist() == [0.7, 0.5, 0.7]
+
+
+@pytest.mark.parametrize("order", ["singular", "importance"])
+def test_rotating_activations_and_head_together_changes_nothing(order: str):
+    weight, activations, labels, bias = case(9, 6, 500)
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6).double())
+
+    still = pruning_curve(weight, activations, labels, bias=bias, order=order)
+    turned = pruning_curve(
+        weight @ rotation,
+        activations @ rotation,
+        labels,
+        bias=bias,
+        order=order,
+    )
+
+    assert_close(turned.accuracy, still.accuracy, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("order", ["singular", "importance"])
+def test_batching_changes_nothing(order: str):
+    weight, activations, labels, bias = case(9, 6, 2100)
+
+    whole = pruning_curve(weight, activations, labels, bias=bias, order=order)
+    parts = list(activations.split(77))
+    streamed = pruning_curve(weight, parts, labels, bias=bias, order=order)
+
+    assert torch.equal(streamed.accuracy, whole.accuracy)
+
+
+def test_directions_without_weight_do_not_count():
+    """A head of rank 2 in 5 features: half of its rank is one direction."""
+    weight = torch.zeros(3, 5)
+    weight[0, 0], weight[1, 1] = 2, 1
+    activations, labels = torch.eye(5)[:2], torch.tensor([0, 1])
+
+    curve = pruning_curve(weight, activations, labels, fractions=[0.5])
+
+    assert curve.accuracy.tolist() == [0.5]
+
+
+def test_nothing_left_is_class_0():
+    labels = torch.tensor([0, 1, 2, 0])
+
+    curve = pruning_curve(torch.eye(3), torch.rand(4, 3), labels, fractions=[1])
+
+    assert curve.accuracy.tolist() == [0.5]
+
+
+def prune(**changed: object) -> None:
+    arguments: dict[str, object] = {
+        "weight": torch.eye(3),
+        "activations": torch.eye(3),
+        "labels": torch.arange(3),
+    }
+    pruning_curve(**(arguments | changed))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_are_classes(label: int):
+    with pytest.raises(
+        ValueError, match=f"Image 1 has label {label}, but .* classes 0 to 2"
+    ):
+        prune(labels=torch.tensor([0, label, 2]))
+
+
+@pytest.mark.parametrize("labels", [torch.ones(3), torch.ones(3, 1).long()])
+def test_labels_are_whole_numbers(labels: Tensor):
+    with pytest.raises(ValueError, match="Labels must be whole numbers, one per image"):
+        prune(labels=labels)
+
+
+@pytest.mark.parametrize("images", [2, 4])
+def test_each_image_has_a_label(images: int):
+    with pytest.raises(ValueError, match="3 labels, but not as many images"):
+        prune(activations=torch.rand(images, 3))
+
+
+@pytest.mark.parametrize("bias", [torch.ones(2), torch.full((3,), torch.nan)])
+def test_bias_fits(bias: Tensor):
+    with pytest.raises(
+        ValueError, match="The bias must be finite, one number for each of 3"
+    ):
+        prune(bias=bias)
+
+
+@pytest.mark.parametrize("fractions", [[], [-0.1], [1.5], [float("nan")]])
+def test_fractions_are_fractions(fractions: list[float]):
+    with pytest.raises(ValueError, match="must lie from 0 to 1"):
+        prune(fractions=fractions)
+
+
+def test_unknown_order():
+    with pytest.raises(ValueError, match="'singular' or 'importance', not by 'random'"):
+        prune(order="random")
+
+
+def test_directions_of_another_weight():
+    directions = privileged_directions(torch.eye(4), torch.eye(4))
+    with pytest.raises(ValueError, match="of a weight of another shape"):
+        prune(directions=directions)
+
+
+def test_features_must_agree():
+    with pytest.raises(ValueError, match="have 4 features where 3 are needed"):
+        prune(activations=torch.rand(3, 4))
+    directions = privileged_directions(torch.eye(3), torch.eye(3))
+    with pytest.raises(ValueError, match="have 4 features where 3 are needed"):
+        prune(activations=torch.rand(3, 4), directions=directions)
