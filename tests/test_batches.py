@@ -63,6 +63,12 @@ def test_no_image(read: Callable[[object], object]):
 
 
 @pytest.mark.parametrize("read", READERS)
+def test_no_feature(read: Callable[[object], object]):
+    with pytest.raises(ValueError, match=r"shape \(image, feature\), got \(2, 0\)"):
+        read(torch.ones(2, 0))
+
+
+@pytest.mark.parametrize("read", READERS)
 def test_tokens_must_be_pooled_first(read: Callable[[object], object]):
     with pytest.raises(ValueError, match=r"got \(2, 197, 3\): pool tokens"):
         read(torch.randn(2, 197, 3))

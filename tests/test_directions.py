@@ -183,11 +183,35 @@ def test_the_real_head_decides_alike_without_its_constant():
     assert fixed.accuracy.tolist() == [1.0]
 
 
-def test_a_zero_vector_has_no_cosine():
-    activations = torch.randn(6, 3)
-    activations[4] = 0
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_a_cosine_has_no_scale(scale: float):
+    """Even where the square of a length leaves float64's range."""
+    weight, activations = torch.randn(7, 5).double(), torch.randn(50, 5).double()
 
-    with pytest.raises(ValueError, match="Image 4 has activations of length 0"):
+    still = privileged_directions(weight, activations)
+    scaled = privileged_directions(weight, activations * scale)
+
+    assert_close(scaled.importance, still.importance, rtol=1e-12, atol=0)
+
+
+def test_rank_correlation_matches_scipy():
+    directions = privileged_directions(torch.randn(9, 6), torch.randn(50, 6))
+
+    expected = scipy.stats.spearmanr(directions.singular_values, directions.importance)
+
+    assert directions.rank_correlation() == pytest.approx(expected.statistic)
+
+
+@pytest.mark.parametrize("weight", [torch.eye(3), torch.ones(3, 3)])
+def test_rank_correlation_needs_values_that_differ(weight: Tensor):
+    assert np.isnan(privileged_directions(weight, torch.ones(2, 3)).rank_correlation())
+
+
+def test_a_zero_vector_has_no_cosine():
+    activations = torch.randn(2006, 3)
+    activations[2004] = 0
+
+    with pytest.raises(ValueError, match="Image 2004 has activations of length 0"):
         privileged_directions(torch.eye(3), activations)
 
 

@@ -111,13 +111,14 @@ def test_batching_changes_nothing(order: str):
     assert torch.equal(streamed.accuracy, whole.accuracy)
 
 
-def test_directions_without_weight_do_not_count():
-    """A head of rank 2 in 5 features: half of its rank is one direction."""
-    weight = torch.zeros(3, 5)
+@pytest.mark.parametrize("order", ["singular", "importance"])
+def test_directions_without_weight_do_not_count(order: str):
+    """A head of rank 2 with 4 directions: half of its rank is one direction."""
+    weight = torch.zeros(4, 5)
     weight[0, 0], weight[1, 1] = 2, 1
     activations, labels = torch.eye(5)[:2], torch.tensor([0, 1])
 
-    curve = pruning_curve(weight, activations, labels, fractions=[0.5])
+    curve = pruning_curve(weight, activations, labels, fractions=[0.5], order=order)
 
     assert curve.accuracy.tolist() == [0.5]
 

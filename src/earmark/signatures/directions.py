@@ -66,8 +66,11 @@ class Directions:
     def rank_correlation(self) -> float:
         """Spearman correlation of singular value and importance (the paper finds .96).
 
-        It runs over the directions whose singular value is not 0. NaN where either side is
-        the same for all of them, or there is only one.
+        It runs over the directions whose singular value is not 0.
+
+        Returns:
+            From -1 to 1; NaN where either side is the same for all of them, or there is
+            only one.
         """
         from scipy.stats import spearmanr  # takes half a second to import
 

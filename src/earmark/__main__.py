@@ -1,0 +1,5 @@
+"""``python -m earmark`` is the command ``earmark``."""
+
+from .cli import main
+
+main()
