@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 
@@ -30,12 +30,22 @@ class Head:
     normalizes: bool = False
 
     def reads(self, activations: Float[Tensor, "image feature"]) -> Tensor:
-        """The activations as the linear map takes them: normalised, where the head does so."""
-        return nn.functional.normalize(activations, dim=1) if self.normalizes else activations
+        """Activations as the linear map takes them, normalised where the head does so."""
+        return (
+            nn.functional.normalize(activations, dim=1) if self.normalizes else activations
+        )
 
     def logits(self, activations: Float[Tensor, "image feature"]) -> Tensor:
         """Class logits of shape (image, class)."""
         return nn.functional.linear(self.reads(activations), self.weight, self.bias)
+
+    def predict(
+        self, activations: Float[Tensor, "image feature"]
+    ) -> Int64[Tensor, "image"]:
+        """The class of highest logit for each image, a few images at a time."""
+        return torch.cat([
+            self.logits(rows).argmax(dim=1) for rows in activations.split(1024)
+        ])
 
 
 @dataclass(frozen=True)
@@ -67,9 +77,10 @@ class Classifier:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the encoder's weights and the preprocessing: what activations depend on."""
-        digest = sha256(repr(self.transform).encode())
+        """SHA-256 over what fixes the activations: architecture, weights, preprocessing."""
+        digest = sha256(f"{self.transform!r}\n{self.encoder!r}".encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+            flat = tensor.detach().cpu().contiguous().view(-1)
+            digest.update(flat.view(torch.uint8).numpy())
         return digest.hexdigest()
