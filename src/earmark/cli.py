@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from .results import Record
     from .study.observatory import RobustnessTable
 
 app = typer.Typer(
@@ -33,7 +34,7 @@ def main() -> None:
     # Waiting threads of OpenMP would spin, and slow a decomposition a hundredfold on a busy
     # machine. It must be set before torch starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    warnings.showwarning = lambda message, *_: _complain("warning", message)
+    warnings.showwarning = _warn
     try:
         app()
     except (ValueError, OSError) as error:
@@ -51,15 +52,11 @@ def demo(
 
     What an earlier run left in the folder is used again.
     """
-    from .report import write_report
     from .study.demo import demo as run
 
     with _progress() as tell:
-        done = run(out, tell=tell)
-        tell("write the report", 0, 1)
-        report = write_report(done.records, out, samples=done.sheets)
-        tell("write the report", 1, 1)
-    _show(report)
+        records = run(out, tell=tell)
+    _write_report(records, out)
 
 
 @app.command(epilog="Example: earmark report earmark-demo")
@@ -67,15 +64,9 @@ def report(
     study: Annotated[Path, typer.Argument(help="The folder of a study's records.")],
 ) -> None:
     """Tables, figures and page again, from the records of a study."""
-    from .report import write_report
     from .results import RECORDS, read_records
 
-    records = read_records(study / RECORDS)
-    with _progress() as tell:
-        tell("write the report", 0, 1)
-        written = write_report(records, study)
-        tell("write the report", 1, 1)
-    _show(written)
+    _write_report(read_records(study / RECORDS), study)
 
 
 @app.command(epilog="Example: earmark er --model '*,openai' --sort imagenet")
@@ -159,6 +150,32 @@ def train(
         train_lab(out, device=device, seed=seed, progress=tell)
 
 
+def _write_report(records: "Sequence[Record]", study: Path) -> None:
+    from rich.table import Table
+
+    from .report import write_report
+    from .report.findings import findings
+    from .report.pool import Pool
+
+    samples = sorted((study / "samples").glob("*.png"))
+    sheets = {path.stem.partition(" ")[2]: path.read_bytes() for path in samples}
+    with _progress() as tell:
+        tell("write the report", 0, 1)
+        page = write_report(records, study, samples=sheets)
+        tell("write the report", 1, 1)
+
+    console = _console()
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="bold")
+    for title in ("The paper claims", "This study", "It finds"):
+        grid.add_column(title, overflow="fold")
+    colours = {"seen": "green", "not seen": "red", "cannot tell": "yellow"}
+    for finding in findings(Pool.of(records)):
+        verdict = f"[{colours[finding.verdict]}]{finding.verdict}[/]"
+        grid.add_row(finding.claim.title, verdict, finding.here[0])
+    console.print(grid)
+    console.print(f"Report: {page}", highlight=False)
+
+
 def _er_table(found: "RobustnessTable", *, wide: bool) -> "Table":
     from rich.table import Table
 
@@ -192,6 +209,10 @@ def _console(*, stderr: bool = False) -> "Console":
     return console
 
 
+def _warn(message: object, *_: object, **__: object) -> None:
+    _complain("warning", message)
+
+
 def _complain(kind: str, what: object) -> None:
     """Say what went wrong in one line, without Python's own file and line."""
     from rich.markup import escape
@@ -205,7 +226,7 @@ def _complain(kind: str, what: object) -> None:
 
 @contextmanager
 def _progress() -> Generator[Callable[[str, int, int], None]]:
-    """Bars on a terminal, nothing elsewhere; the function yielded moves the one it names."""
+    """Bars on a terminal; the function yielded makes and moves the one that it names."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

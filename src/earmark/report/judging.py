@@ -1,0 +1,365 @@
+"""How the numbers of one row of the pool judge each claim of the paper."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..results import Record
+from .numbers import TIMES, decimal, percent, points, whole, with_interval
+from .overlaps import PAPER_THRESHOLD, SECOND_THRESHOLD, encoded, overlaps
+from .pool import Pool, Row
+from .privileged import Privileged, most_privileged
+from .verdicts import Verdict, above, at_least, below, every, exact
+
+TEXTURES = frozenset({
+    "banded", "blotchy", "braided", "bubbly", "bumpy", "chequered", "cobwebbed",
+    "cracked", "crosshatched", "crystalline", "dotted", "fibrous", "flecked",
+    "freckled", "frilly", "gauzy", "grid", "grooved", "honeycombed", "interlaced",
+    "knitted", "lacelike", "lined", "marbled", "matted", "meshed", "paisley",
+    "perforated", "pitted", "pleated", "polka dotted", "porous", "potholed", "scaly",
+    "smeared", "spiralled", "sprinkled", "stained", "stratified", "striped", "studded",
+    "swirly", "veined", "waffled", "woven", "wrinkled", "zigzagged",
+})  # fmt: skip
+"""The 47 textures of Broden, which has them from the Describable Textures Dataset."""
+
+TRIO = ("zero-shot", "finetuned", "supervised")
+OUTLIERS = 5.0
+"""A kurtosis between the paper's largest without outlier features and its smallest with."""
+PRIVILEGED = 10.0
+"""From how many times the mean importance a direction counts as privileged."""
+FREE = 0.02
+"""The largest loss, as a fraction, that still counts as none."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a pool, to be judged."""
+
+    pool: Pool
+    row: Row
+
+    def all(self, role: str, quantity: str, **wanted: object) -> list[Record]:
+        """The records of a quantity of the row's model in that role."""
+        return self.pool.all(self.row.models.get(role, ""), quantity, **wanted)
+
+    def one(self, role: str, quantity: str, **wanted: object) -> Record | None:
+        """The first of them, or None where it was not measured."""
+        return next(iter(self.all(role, quantity, **wanted)), None)
+
+    def each(self, quantity: str, **wanted: object) -> dict[str, Record]:
+        """The quantity of those of zero-shot, finetuned and supervised that have it."""
+        held = {role: self.one(role, quantity, **wanted) for role in TRIO}
+        return {role: record for role, record in held.items() if record}
+
+    def top(self, role: str, *, setting: str = "") -> Privileged | None:
+        """The most privileged direction of the row's model in that role."""
+        return most_privileged(self.pool, self.row.models.get(role, ""), setting=setting)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a row shows of a claim.
+
+    Attributes:
+        numbers: Its numbers, as a sentence.
+        parts: What the claim says, part by part, with the verdict on each.
+        control: What a control says to it, as sentences; may be empty.
+    """
+
+    numbers: str
+    parts: Mapping[str, Verdict]
+    control: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on all parts together."""
+        return every(list(self.parts.values()))
+
+    @property
+    def text(self) -> str:
+        """The numbers, and the verdict on each part where there are several."""
+        if len(self.parts) == 1:
+            return self.numbers
+        parts = "; ".join(f"{part}, {verdict}" for part, verdict in self.parts.items())
+        return f"{self.numbers} In parts: {parts}."
+
+
+Judge: TypeAlias = Callable[[Case], Judged | None]
+"""Judges a row by a claim; None where a number that it needs was not measured."""
+
+
+def accuracy(case: Case) -> Judged | None:
+    """Finetuned above zero-shot."""
+    held = case.each("accuracy", setting="", dataset="imagenet")
+    if not {"zero-shot", "finetuned"} <= held.keys():
+        return None
+    higher = above(held["finetuned"], held["zero-shot"])
+    return Judged(
+        f"Accuracy on ImageNet: {_listed(held, percent)}.",
+        {"finetuned above zero-shot": higher},
+    )
+
+
+def robustness(case: Case) -> Judged | None:
+    """Zero-shot above finetuned above supervised, all from the same line."""
+    first = case.one("zero-shot", "effective_robustness")
+    line = first.setting if first else ""
+    held = case.each("effective_robustness", setting=line)
+    if len(held) < len(TRIO):
+        return None
+    noted = [role for role, record in held.items() if record.note]
+    mind = f" Mind the note in Table 1 on {' and '.join(noted)}." if noted else ""
+    return Judged(
+        f"Points above the line “{line}”: {_listed(held, points)}.{mind}",
+        {
+            "zero-shot above finetuned": above(held["zero-shot"], held["finetuned"]),
+            "finetuned above supervised": above(held["finetuned"], held["supervised"]),
+        },
+    )
+
+
+def kurtosis(case: Case) -> Judged | None:
+    """Zero-shot has outlier features, the others have none."""
+    wanted = {"setting": "", "dataset": "imagenet"}
+    held = case.each("activation_kurtosis", **wanted)
+    if len(held) < len(TRIO):
+        return None
+    control = case.one("untrained", "activation_kurtosis", **wanted)
+    return Judged(
+        f"Kurtosis: {_listed(held, decimal)}.",
+        {
+            "zero-shot has outlier features": at_least(held["zero-shot"], OUTLIERS),
+            "finetuned has none": below(held["finetuned"], OUTLIERS),
+            "supervised has none": below(held["supervised"], OUTLIERS),
+        },
+        f"The untrained control has {with_interval(control, decimal)}." if control else "",
+    )
+
+
+def directions(case: Case) -> Judged | None:
+    """Zero-shot has a privileged direction, finetuning weakens it, supervised has none."""
+    tops = {role: top for role in TRIO if (top := case.top(role))}
+    if len(tops) < len(TRIO):
+        return None
+    zero_shot, finetuned, supervised = tops.values()
+    weaker = above(exact(zero_shot.importance), exact(finetuned.importance))
+    values = ", ".join(
+        f"{role} {_times(top.ratio)} ({decimal(top.importance, digits=4)})"
+        for role, top in tops.items()
+    )
+    return Judged(
+        f"The largest importance, in multiples of the mean (and itself): {values}.",
+        {
+            "zero-shot has a privileged one": at_least(exact(zero_shot.ratio), PRIVILEGED),
+            "finetuning lowers its importance": weaker,
+            "supervised has none": below(exact(supervised.ratio), PRIVILEGED),
+        },
+        _direction_controls(case),
+    )
+
+
+def _direction_controls(case: Case) -> str:
+    texts: list[str] = []
+    if untrained := case.top("untrained"):
+        texts.append(f"In the untrained control it is {_times(untrained.ratio)}.")
+    fixed = {role: top for role in TRIO if (top := case.top(role, setting="gauge-fixed"))}
+    if fixed:
+        ratios = ", ".join(f"{role} {_times(top.ratio)}" for role, top in fixed.items())
+        texts.append(
+            f"With class-constant logits removed, which changes no decision: {ratios}."
+        )
+    return " ".join(texts)
+
+
+def order(case: Case) -> Judged | None:
+    """Singular value and importance rank directions alike."""
+    rho = case.one("zero-shot", "spearman_sigma_importance", setting="")
+    if not rho:
+        return None
+    numbers = f"Spearman's correlation is {with_interval(rho, decimal)} for zero-shot."
+    return Judged(numbers, {"0.9 or more": at_least(rho, 0.9)})
+
+
+def pruning(case: Case) -> Judged | None:
+    """Zero-shot keeps accuracy and effective robustness without 80 % of its directions."""
+    cut = _cut(case, "zero-shot", "pruned_accuracy", dataset="imagenet")
+    robust = _cut(case, "zero-shot", "pruned_effective_robustness")
+    if not cut or not robust:
+        return None
+    return Judged(
+        "Without 80 % of its directions the zero-shot model's accuracy on ImageNet goes "
+        f"from {_from_to(cut, percent)}, its effective robustness from "
+        f"{_from_to(robust, points)} points.",
+        {"accuracy kept": _kept(*cut), "effective robustness kept": _kept(*robust)},
+        _pruning_control(case, free=_kept(*cut) == "seen"),
+    )
+
+
+def _cut(
+    case: Case, role: str, quantity: str, **wanted: object
+) -> tuple[Record, Record] | None:
+    """A quantity with all directions, and without the 80 % of smallest singular value."""
+    curve = case.all(role, quantity, setting="singular", **wanted)
+    at = {round(record.x, 6): record for record in curve if record.x is not None}
+    return (at[0.0], at[0.8]) if {0.0, 0.8} <= at.keys() else None
+
+
+def _from_to(pair: tuple[Record, Record], show: Callable[[float], str]) -> str:
+    return " to ".join(show(record.value) for record in pair)
+
+
+def _kept(before: Record, after: Record) -> Verdict:
+    if before.value - after.value <= FREE:
+        return "seen"
+    return "not seen" if above(before, after) == "seen" else "cannot tell"
+
+
+def _pruning_control(case: Case, *, free: bool) -> str:
+    """What the same cut costs the other roles: if nothing, it tells none of them apart."""
+    cuts = {
+        role: cut
+        for role in ("finetuned", "supervised")
+        if (cut := _cut(case, role, "pruned_accuracy", dataset="imagenet"))
+    }
+    if not cuts:
+        return ""
+    losses = {role: before.value - after.value for role, (before, after) in cuts.items()}
+    listed = " and ".join(
+        f"the {role} model {points(loss)}" for role, loss in losses.items()
+    )
+    text = f"The same cut costs {listed} points of accuracy on ImageNet"
+    if free and all(loss <= FREE for loss in losses.values()):
+        return f"{text}: it is free for them too, and so tells nothing apart by itself."
+    return f"{text}."
+
+
+def unique_concepts(basis: str, others: Sequence[str]) -> Judge:
+    """Zero-shot encodes more concepts than others.
+
+    Args:
+        basis: Along the directions of which basis.
+        others: The roles that it is compared with.
+
+    Returns:
+        The judge.
+    """
+
+    def judge(case: Case) -> Judged | None:
+        held = case.each("unique_concepts", setting=basis, x=PAPER_THRESHOLD)
+        if not {"zero-shot", *others} <= held.keys():
+            return None
+        second = case.each("unique_concepts", setting=basis, x=SECOND_THRESHOLD)
+        also = f" At AP {SECOND_THRESHOLD:g}: {_listed(second, whole)}." if second else ""
+        return Judged(
+            f"At AP {PAPER_THRESHOLD:g}: {_listed(held, whole)}.{also}",
+            {
+                f"zero-shot above {role}": above(held["zero-shot"], held[role])
+                for role in others
+            },
+            _concept_controls(case, basis, held),
+        )
+
+    return judge
+
+
+def _concept_controls(case: Case, basis: str, held: Mapping[str, Record]) -> str:
+    """What an untrained tower encodes, and what random directions do."""
+    quantity, x = "unique_concepts", PAPER_THRESHOLD
+    untrained = case.one("untrained", quantity, setting=basis, x=x)
+    random = case.one("zero-shot", quantity, setting="random", x=x)
+    texts: list[str] = []
+    if untrained:
+        fewer = [
+            role for role, record in held.items() if above(untrained, record) == "seen"
+        ]
+        more = f", more than {' and '.join(fewer)}: a count alone is no sign of learning"
+        text = f"The untrained control “encodes” {with_interval(untrained, whole)}"
+        texts.append(f"{text}{more if fewer else ''}.")
+    if random:
+        count = with_interval(random, whole)
+        texts.append(f"Along random directions the zero-shot model encodes {count}.")
+    return " ".join(texts)
+
+
+def overlap(case: Case) -> Judged | None:
+    """What all three encode is the largest region; zero-shot has most of finetuned's."""
+    found = {
+        role: encoded(case.pool, case.row.models.get(role, ""), threshold=PAPER_THRESHOLD)
+        for role in TRIO
+    }
+    sets = {role: held for role, held in found.items() if held is not None}
+    if len(sets) < len(TRIO):
+        return None
+    sizes = {names: float(len(held)) for names, held in overlaps(sets).items()}
+    total, shared = sum(sizes.values()), sizes.pop(TRIO)
+    alone = {role: exact(sizes[role,]) for role in TRIO}
+    kept = float(len(sets["zero-shot"] & sets["finetuned"]))
+    gone = len(sets["finetuned"]) - kept
+    return Judged(
+        f"Of {whole(total)} concepts that any of the three encodes at AP "
+        f"{PAPER_THRESHOLD:g}, {whole(shared)} are common to all. Of finetuned's "
+        f"{whole(kept + gone)}, zero-shot encodes {whole(kept)}. "
+        f"Alone: {_listed(alone, whole)}.",
+        {
+            "the region of all three is largest": above(
+                exact(shared), exact(max(sizes.values()))
+            ),
+            "zero-shot has most of finetuned's": above(exact(kept), exact(gone)),
+            "more are zero-shot's alone than finetuned's": above(
+                alone["zero-shot"], alone["finetuned"]
+            ),
+        },
+    )
+
+
+def texture(case: Case) -> Judged | None:
+    """Zero-shot's most privileged direction encodes textures, finetuned's does not."""
+    best = {
+        role: case.all(role, "top_concept", setting="singular")
+        for role in ("zero-shot", "finetuned")
+    }
+    if not all(best.values()):
+        return None
+    many, few = (sum(_is_texture(top.item) for top in tops) for tops in best.values())
+    listed = "; ".join(
+        f"{role}: " + ", ".join(f"{top.item} ({decimal(top.value)})" for top in tops)
+        for role, tops in best.items()
+    )
+    return Judged(
+        f"Best encoded, with average precision: {listed}.",
+        {
+            "zero-shot's are textures": "seen" if many >= 2 else "not seen",
+            "fewer of finetuned's are": "seen" if few < many else "not seen",
+        },
+    )
+
+
+def _is_texture(concept: str) -> bool:
+    return concept.lower().replace("-", " ").strip() in TEXTURES
+
+
+def polysemanticity(case: Case) -> Judged | None:
+    """A direction of zero-shot encodes several concepts."""
+    wanted = {"setting": "singular", "x": PAPER_THRESHOLD}
+    held = case.each("polysemanticity", **wanted)
+    if "zero-shot" not in held:
+        return None
+    zero_shot = held["zero-shot"]
+    several, under_one = at_least(zero_shot, 2.0), below(zero_shot, 1.0)
+    partly: Verdict = "not seen" if under_one == "seen" else "cannot tell"
+    control = case.one("untrained", "polysemanticity", **wanted)
+    return Judged(
+        f"Concepts for each direction at AP {PAPER_THRESHOLD:g}: {_listed(held, decimal)}.",
+        {"zero-shot has 2 or more": "seen" if several == "seen" else partly},
+        f"The untrained control has {with_interval(control, decimal)}." if control else "",
+    )
+
+
+def _listed(held: Mapping[str, Record], show: Callable[[float], str]) -> str:
+    return ", ".join(
+        f"{role} {with_interval(record, show)}" for role, record in held.items()
+    )
+
+
+def _times(ratio: float) -> str:
+    return decimal(ratio, digits=1) + TIMES

@@ -1,0 +1,141 @@
+"""One page of everything: a single HTML file that needs no network."""
+
+import json
+import math
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..files import replacing
+from ..results import Record
+from .findings import findings
+from .palette import DARK, LIGHT
+from .pool import Pool
+from .sections import SECTIONS
+from .table import Table
+from .tables import tables
+from .verdicts import RULE
+
+if TYPE_CHECKING:
+    from .figures import Figure
+
+TEMPLATE = Path(__file__).parent / "template"
+
+
+def write_report(
+    records: Sequence[Record],
+    out: Path,
+    *,
+    samples: Mapping[str, bytes] | None = None,
+    title: str = "What the signatures of robustness show",
+) -> Path:
+    """Write the paper's tables and figures, and a page that judges its claims by them.
+
+    Makes ``report.html``, ``tables/table-1.csv`` and ``.md``, ``figures/fig-01.svg`` and
+    their like; each file is written aside and then renamed. Tables and figures of an
+    earlier report are removed where the records no longer hold their numbers.
+
+    Args:
+        records: All that a study measured.
+        out: The folder; it is made if need be.
+        samples: For each title a sheet of sample images, as PNG.
+        title: The page's heading.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        ValueError: If no model has a record, or a number is not finite.
+        OSError: If the folder cannot be written to.
+    """
+    from .figures import figures
+
+    _check_finite(records)
+    pool = Pool.of(records)
+    made, drawn = tables(pool), figures(pool)
+    files = {f"tables/{table.name}.csv": table.csv() for table in made}
+    files |= {f"tables/{table.name}.md": table.markdown() for table in made}
+    files |= {f"figures/{figure.name}.svg": figure.svg() for figure in drawn}
+    files["report.html"] = _page(pool, made, drawn, samples or {}, title)
+    for name, text in files.items():
+        with replacing(out / name) as aside:
+            aside.write_text(text, encoding="utf-8")
+    _remove_older(out, {out / name for name in files})
+    return out / "report.html"
+
+
+def _check_finite(records: Sequence[Record]) -> None:
+    for record in records:
+        for number in (record.value, record.low, record.high, record.x):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(
+                    f"A record of {record.quantity} for {record.model!r} holds {number}; "
+                    "measure it again or leave it out."
+                )
+
+
+def _remove_older(out: Path, written: set[Path]) -> None:
+    older = {*out.glob("tables/table-*.csv"), *out.glob("tables/table-*.md")}
+    for path in (older | {*out.glob("figures/fig-*.svg")}) - written:
+        path.unlink()
+
+
+def _page(
+    pool: Pool,
+    made: Sequence[Table],
+    drawn: "Sequence[Figure]",
+    samples: Mapping[str, bytes],
+    title: str,
+) -> str:
+    import vl_convert
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_bound,
+    )
+    script = vl_convert.javascript_bundle((TEMPLATE / "page.js").read_text("utf-8"))
+    specs = {figure.name: figure.spec for figure in drawn}
+    return templates.get_template("page.html").render(
+        title=title,
+        cautions=_cautions(pool),
+        rule=RULE,
+        sections=SECTIONS,
+        exhibits={exhibit.name: exhibit for exhibit in (*made, *drawn)},
+        findings={finding.claim.key: finding for finding in findings(pool)},
+        samples={name: b64encode(png).decode() for name, png in samples.items()},
+        data=_inlined({"figures": specs, "light": LIGHT, "dark": DARK}),
+        style=(TEMPLATE / "page.css").read_text("utf-8"),
+        script=script.replace("</script", r"<\/script"),
+    )
+
+
+def _cautions(pool: Pool) -> list[str]:
+    """What nobody should read into the page; of the lab's models, that first."""
+    models = [model for _, _, model in pool.models()]
+    lab = (
+        "These models were made and measured in the lab, a small generated world. It is "
+        "the place where every part of the method meets real training and real shifts. "
+        "It is no proof about CLIP."
+    )
+    few = (
+        f"The claims are judged by {len(models)} model{'s' * (len(models) > 1)}, each "
+        "trained once. The intervals say how a number could move with other images, not "
+        "with another training run: another seed could change a verdict. “Seen” says that "
+        "these models show it, “not seen” that they do not; neither settles the claim for "
+        "other models."
+    )
+    return [lab, few] if any(model.startswith("lab:") for model in models) else [few]
+
+
+def _bound(value: object) -> object:
+    """Text whose numbers stay with their percent signs when a line breaks."""
+    return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
+
+
+def _inlined(data: object) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    return json.dumps(data, allow_nan=False).replace("<", r"\u003c")

@@ -1,0 +1,93 @@
+"""One colour and one marker for each role, and the two themes that charts are drawn in."""
+
+from collections.abc import Mapping
+
+COLOURS = {
+    "zero-shot": "#1f7fc4",
+    "finetuned": "#d55e00",
+    "supervised": "#009e73",
+    "interpolated": "#c26a9c",
+    "soup": "#9a63c0",
+    "untrained": "#7d7d85",
+    "other": "#a87500",
+}
+"""After Okabe and Ito, told apart by colour-blind readers; each stands out (3:1) from
+white paper and from the dark page alike, so that a role has one colour everywhere."""
+
+MARKERS = {
+    "zero-shot": "circle",
+    "finetuned": "square",
+    "supervised": "triangle-up",
+    "interpolated": "triangle-down",
+    "soup": "stroke",
+    "untrained": "diamond",
+    "other": "cross",
+}
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def theme(
+    *, ink: str, bar: str, pale: str, quiet: str, grid: str, paper: str
+) -> Mapping[str, object]:
+    """A Vega-Lite config.
+
+    Args:
+        ink: The colour of titles and labels.
+        bar: Of bars that stand for no role.
+        pale: Of a part of such a bar.
+        quiet: Of what stands behind the data: baselines, reference lines.
+        grid: Of grid lines and axes.
+        paper: Of the background.
+
+    Returns:
+        The config, to be given beside a figure's spec.
+    """
+    text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
+    lines = {"gridColor": grid, "domainColor": quiet, "tickColor": quiet}
+    return {
+        "background": paper,
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": {**text, **lines, "titleFontWeight": "normal", "labelOverlap": "greedy"},
+        "legend": {
+            **text,
+            "orient": "top",
+            "title": None,
+            "symbolSize": 90,
+            "symbolOpacity": 1,
+            "rowPadding": 4,
+        },
+        "title": {
+            "color": ink,
+            "fontSize": 13,
+            "fontWeight": 600,
+            "anchor": "start",
+            "subtitleColor": ink,
+            "subtitleFontSize": 12,
+        },
+        "text": {"color": ink, "fontSize": 12},
+        "style": {
+            "quiet": {"color": quiet, "stroke": quiet},
+            "bar": {"color": bar, "fill": bar},
+            "pale": {"color": pale, "fill": pale},
+        },
+    }
+
+
+LIGHT = theme(
+    ink="#22262b",
+    bar="#4c5761",
+    pale="#a9b1ba",
+    quiet="#81878f",
+    grid="#e6e8eb",
+    paper="#ffffff",
+)
+DARK = theme(
+    ink="#e4e7eb",
+    bar="#c5ccd4",
+    pale="#6f7883",
+    quiet="#8b929c",
+    grid="#2c323a",
+    paper="#171a1f",
+)

@@ -1,0 +1,48 @@
+"""The most privileged direction of a model: the one of the largest importance."""
+
+from dataclasses import dataclass
+
+from .pool import Pool
+
+
+@dataclass(frozen=True)
+class Privileged:
+    """A model's most important direction, against all of its directions.
+
+    Attributes:
+        direction: Its number, from 0.
+        importance: Its importance (Eq. 4).
+        mean: The mean importance over directions.
+        decision_share: Which share of its logits differs between classes, and so can
+            change a decision; None where it was not measured.
+    """
+
+    direction: float | None
+    importance: float
+    mean: float
+    decision_share: float | None
+
+    @property
+    def ratio(self) -> float:
+        """How many times the mean its importance is."""
+        return self.importance / self.mean
+
+
+def most_privileged(pool: Pool, model: str, *, setting: str = "") -> Privileged | None:
+    """Find it.
+
+    Args:
+        pool: The records, arranged.
+        model: A model's id.
+        setting: Empty for importance as in the paper, or ``gauge-fixed``.
+
+    Returns:
+        The direction; None where importance was not measured, or is 0 throughout.
+    """
+    held = pool.all(model, "importance", setting=setting)
+    top = max(held, key=lambda record: record.value, default=None)
+    if top is None or top.value <= 0:
+        return None
+    share = pool.one(model, "decision_share", setting=setting, x=top.x)
+    mean = sum(record.value for record in held) / len(held)
+    return Privileged(top.x, top.value, mean, share.value if share else None)

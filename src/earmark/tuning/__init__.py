@@ -1,0 +1,1 @@
+"""How a model changes: a `Classifier` in, a `Classifier` out."""

@@ -1,0 +1,140 @@
+"""Made-up records, clearly random, of the kinds that a study writes."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+from earmark.results import Record
+
+SHIFTS = ("v2", "r", "sketch", "objectnet", "a")
+TEXTURES = ("meshed", "flecked", "striped", "dotted", "chequered", "banded")
+THINGS = ("red-c", "street-s", "circle", "star", "kitchen-s", "blue-c")
+LEVEL = {"zero-shot": 0.66, "finetuned": 0.88, "supervised": 0.93, "other": 0.011}
+LIFT = {"zero-shot": 0.22, "finetuned": 0.14, "supervised": -0.05, "other": 0.002}
+TOP = {"zero-shot": 0.35, "finetuned": 0.28, "supervised": 0.045, "other": 0.06}
+RICH = {"zero-shot": 0.86, "finetuned": 0.85, "supervised": 0.7, "other": 0.78}
+
+
+def fake_records(
+    *, backbones: int = 1, pretrainings: int = 1, directions: int = 128, seed: int = 0
+) -> list[Record]:
+    """Records of every quantity for a pool of four roles, and a line of ten baselines."""
+    draw = random.Random(seed)  # noqa: S311
+    records = list(_line(draw))
+    for b in range(1, backbones + 1):
+        models = [("ImageNet", "supervised", "supervised"), ("none", "other", "untrained")]
+        for p in range(1, pretrainings + 1):
+            models.insert(0, (f"Web-{p}", "finetuned", "finetuned"))
+            models.insert(0, (f"Web-{p}", "zero-shot", "zero-shot"))
+        for pretraining, role, name in models:
+            model = f"fake:{b}/{pretraining}/{name}"
+            blank = Record(model, f"Fake-{b}", pretraining, role, "", 0.0)
+            records += _robustness(draw, blank)
+            records += _kurtosis(draw, blank)
+            records += _directions(draw, blank, directions)
+            records += _pruned(draw, blank)
+            records += _concepts(draw, blank)
+    return records
+
+
+def _line(draw: random.Random) -> Iterator[Record]:
+    blank = Record("", "", "", "other", "", 0.0, item="fake line", n=10)
+    for number in range(10):
+        model = f"fake:baseline-{number}"
+        value = 0.13 + 0.065 * number
+        point = replace(blank, model=model, quantity="accuracy", setting="baseline", n=4000)
+        yield replace(point, dataset="imagenet", value=value)
+        yield replace(point, dataset="shifts", value=value * 0.55 * draw.uniform(0.9, 1.1))
+    yield replace(blank, quantity="baseline_slope", value=0.8)
+    yield replace(blank, quantity="baseline_intercept", value=-0.75)
+    yield replace(blank, quantity="baseline_r", value=0.98)
+    yield replace(blank, quantity="baseline_id_low", value=0.13)
+    yield replace(blank, quantity="baseline_id_high", value=0.715)
+
+
+def _around(draw: random.Random, value: float, width: float) -> dict[str, float]:
+    low, high = (width * draw.uniform(0.8, 1.2) for _ in range(2))
+    return {"value": value, "low": value - low, "high": value + high}
+
+
+def _robustness(draw: random.Random, blank: Record) -> Iterator[Record]:
+    accuracy = replace(blank, quantity="accuracy", n=4000)
+    level = LEVEL[blank.role] * draw.uniform(0.9, 1.04)
+    width = 0.015 if level > 0.05 else 0.003
+    yield replace(accuracy, dataset="imagenet", **_around(draw, level, width))
+    values = [level * draw.uniform(0.4, 0.8) for _ in SHIFTS]
+    for shift, value in zip(SHIFTS, values, strict=True):
+        yield replace(accuracy, dataset=shift, n=2000, **_around(draw, value, width))
+    mean = sum(values) / len(values)
+    yield replace(accuracy, dataset="shifts", n=10000, **_around(draw, mean, width / 2))
+    note = "" if 0.13 < level < 0.715 else "outside the line's range"
+    robust = replace(blank, quantity="effective_robustness", setting="fake line", note=note)
+    yield replace(robust, n=14000, **_around(draw, LIFT[blank.role], 0.012))
+
+
+def _kurtosis(draw: random.Random, blank: Record) -> Iterator[Record]:
+    tailed = replace(blank, quantity="activation_kurtosis", dataset="imagenet", n=4000)
+    yield replace(tailed, **_around(draw, draw.uniform(2.8, 3.0), 0.01))
+    yield replace(tailed, setting="centred", **_around(draw, draw.uniform(2.9, 3.4), 0.02))
+
+
+def _directions(draw: random.Random, blank: Record, count: int) -> Iterator[Record]:
+    for setting, top in (("", TOP[blank.role]), ("gauge-fixed", 0.03)):
+        sigmas = [1.0 / (x + 4) ** 0.7 for x in range(count)]
+        if setting:
+            sigmas[-1] = 0.0
+        for x, sigma in enumerate(sigmas):
+            head = sigma / sum(sigmas)
+            encoder = 0.4 * (top / head if x == 0 else draw.lognormvariate(-2.6, 0.3))
+            values = {
+                "singular_value": sigma,
+                "head_importance": head,
+                "encoder_importance": encoder,
+                "importance": head * encoder,
+                "decision_share": 0.02 if x == 0 and not setting else 0.99,
+            }
+            for quantity, value in values.items():
+                at = replace(blank, quantity=quantity, setting=setting, x=float(x))
+                yield replace(at, value=value)
+        rank = replace(
+            blank, quantity="spearman_sigma_importance", setting=setting, n=count
+        )
+        yield replace(rank, value=draw.uniform(0.85, 0.99))
+
+
+def _pruned(draw: random.Random, blank: Record) -> Iterator[Record]:
+    level, lift = LEVEL[blank.role], LIFT[blank.role]
+    for setting in ("singular", "importance"):
+        for x in (step / 20 for step in range(20)):
+            kept = 1 - max(0.0, x - 0.8) * 4 - 0.02 * x
+            at = replace(blank, setting=setting, x=x)
+            accuracy = replace(at, quantity="pruned_accuracy")
+            for dataset, share in (("imagenet", 1.0), ("shifts", 0.6)):
+                value = _around(draw, share * level * kept, 0.01)
+                yield replace(accuracy, dataset=dataset, **value)
+            robust = replace(at, quantity="pruned_effective_robustness", dataset="shifts")
+            yield replace(robust, **_around(draw, lift * kept, 0.01))
+
+
+def _concepts(draw: random.Random, blank: Record) -> Iterator[Record]:
+    names = [
+        f"{texture} {thing} {k}" for texture in TEXTURES for thing in THINGS for k in "abcd"
+    ]
+    for setting in ("singular", "neuron", "random"):
+        best = [min(1.0, max(0.5, draw.gauss(RICH[blank.role], 0.06))) for _ in names]
+        precision = replace(
+            blank, quantity="best_average_precision", setting=setting, n=400
+        )
+        for name, value in zip(names, best, strict=True):
+            yield replace(precision, item=name, value=value)
+        for x in (0.9, 0.85):
+            unique = float(sum(value >= x for value in best))
+            at = replace(
+                blank, setting=setting, x=x, note="probed with 20 positives or more"
+            )
+            yield replace(at, quantity="unique_concepts", value=unique, n=len(names))
+            yield replace(at, quantity="polysemanticity", value=unique / 40, n=128)
+    best = TEXTURES if blank.role == "zero-shot" else THINGS
+    for rank, item in enumerate(draw.sample(best, 3), 1):
+        top = replace(blank, quantity="top_concept", setting="singular", x=float(rank))
+        yield replace(top, item=item, value=0.99 - 0.03 * rank, note="direction 0")

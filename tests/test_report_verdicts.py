@@ -1,0 +1,451 @@
+"""The verdicts: each claim on cases that show it, contradict it, or cannot tell."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earmark.report.findings import Finding, findings
+from earmark.report.numbers import TIMES
+from earmark.report.overlaps import overlaps
+from earmark.report.pool import Pool
+from earmark.report.verdicts import above, agreed, at_least, below, every, exact
+from earmark.results import Record
+
+ROLES = ("zero-shot", "finetuned", "supervised")
+
+
+def blank(role: str, *, pretraining: str = "Web") -> Record:
+    if role == "untrained":
+        return Record("lab:untrained", "RN", "none", "other", "", 0.0)
+    return Record(f"{pretraining}/{role}", "RN", pretraining, role, "", 0.0)
+
+
+def number(value: float, low: float | None = None, high: float | None = None) -> Record:
+    return replace(exact(value), low=low, high=high)
+
+
+def found(records: list[Record], key: str) -> Finding:
+    return next(one for one in findings(Pool.of(records)) if one.claim.key == key)
+
+
+def each(quantity: str, numbers: Mapping[str, Record], **fields: object) -> list[Record]:
+    """One record of a quantity for each role."""
+    return [
+        replace(
+            blank(role), quantity=quantity, value=n.value, low=n.low, high=n.high, **fields
+        )
+        for role, n in numbers.items()
+    ]
+
+
+# The rules
+
+
+@pytest.mark.parametrize(
+    ("higher", "lower", "verdict"),
+    [
+        (number(0.20, 0.19, 0.21), number(0.15, 0.14, 0.18), "seen"),
+        (number(0.15, 0.14, 0.18), number(0.20, 0.19, 0.21), "not seen"),
+        (number(0.20, 0.17, 0.23), number(0.15, 0.14, 0.18), "cannot tell"),
+        (number(0.15, 0.14, 0.18), number(0.20, 0.17, 0.23), "cannot tell"),
+        (number(0.20, 0.18, 0.21), number(0.15, 0.14, 0.18), "cannot tell"),
+        (number(604.0), number(568.0), "seen"),
+        (number(568.0), number(604.0), "not seen"),
+        (number(100.0), number(96.0), "cannot tell"),
+        (number(96.0), number(100.0), "cannot tell"),
+        (number(0.0), number(0.0), "cannot tell"),
+        (number(-5.0), number(-10.0), "seen"),
+        (number(0.2, 0.19, 0.21), number(0.19), "seen"),
+    ],
+)
+def test_above(higher: Record, lower: Record, verdict: str):
+    assert above(higher, lower) == verdict
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_above_turns_round(a: float, b: float):
+    opposite = {"seen": "not seen", "not seen": "seen", "cannot tell": "cannot tell"}
+
+    assert above(exact(a), exact(b)) == opposite[above(exact(b), exact(a))]
+
+
+@pytest.mark.parametrize(
+    ("one", "reaches", "stays_below"),
+    [
+        (number(5.0), "seen", "not seen"),
+        (number(4.9), "not seen", "seen"),
+        (number(6.0, 5.0, 7.0), "seen", "not seen"),
+        (number(6.0, 4.9, 7.0), "cannot tell", "cannot tell"),
+        (number(4.0, 3.0, 4.9), "not seen", "seen"),
+        (number(4.0, 3.0, 5.0), "cannot tell", "cannot tell"),
+    ],
+)
+def test_limits(one: Record, reaches: str, stays_below: str):
+    assert at_least(one, 5.0) == reaches
+    assert below(one, 5.0) == stays_below
+
+
+def test_parts_and_rows():
+    assert every(["seen", "seen"]) == "seen"
+    assert every(["seen", "cannot tell"]) == "cannot tell"
+    assert every(["cannot tell", "seen", "not seen"]) == "not seen"
+    assert agreed(["not seen", "not seen"]) == "not seen"
+    assert agreed(["seen", "not seen"]) == "cannot tell"
+    assert agreed(["seen", "cannot tell"]) == "cannot tell"
+    assert agreed([]) == "cannot tell"
+
+
+# The claims
+
+
+def trio(*values: tuple[float, float, float]) -> dict[str, Record]:
+    return {role: number(*value) for role, value in zip(ROLES, values, strict=True)}
+
+
+HIGH, MIDDLE, LOW = (0.22, 0.20, 0.24), (0.14, 0.12, 0.16), (-0.05, -0.06, -0.04)
+WIDE = (0.14, 0.05, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "verdict"),
+    [
+        (trio(HIGH, MIDDLE, LOW), "seen"),
+        (trio(MIDDLE, HIGH, LOW), "not seen"),
+        (trio(HIGH, LOW, MIDDLE), "not seen"),
+        (trio(HIGH, WIDE, LOW), "cannot tell"),
+        (trio(WIDE, LOW, HIGH), "not seen"),
+    ],
+)
+def test_robustness(numbers: dict[str, Record], verdict: str):
+    one = found(each("effective_robustness", numbers, setting="lab"), "robustness")
+
+    assert one.verdict == verdict
+    assert "Points above the line “lab”: zero-shot" in one.here[0]
+
+
+def test_robustness_compares_within_one_line():
+    paper = each("effective_robustness", trio(HIGH, MIDDLE, LOW), setting="paper")
+    other = each("effective_robustness", trio(LOW, MIDDLE, HIGH), setting="other")
+
+    assert found([paper[0], *other, *paper[1:]], "robustness").verdict == "seen"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [((MIDDLE, HIGH), "seen"), ((HIGH, MIDDLE), "not seen"), ((WIDE, HIGH), "cannot tell")],
+)
+def test_accuracy(accuracies: tuple[tuple[float, float, float], ...], verdict: str):
+    numbers = {role: number(*value) for role, value in zip(ROLES, accuracies, strict=False)}
+    records = each("accuracy", numbers, dataset="imagenet")
+    noise = each("accuracy", {"zero-shot": number(0.9)}, dataset="v2")
+
+    assert found([*noise, *records], "accuracy").verdict == verdict
+
+
+TAILED, FLAT, UNSURE = (10.9, 10.8, 11.0), (2.95, 2.94, 2.96), (4.9, 4.0, 5.8)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "verdict"),
+    [
+        (trio(TAILED, FLAT, FLAT), "seen"),
+        (trio(FLAT, FLAT, FLAT), "not seen"),
+        (trio(TAILED, TAILED, FLAT), "not seen"),
+        (trio(TAILED, FLAT, TAILED), "not seen"),
+        (trio(UNSURE, FLAT, FLAT), "cannot tell"),
+        (trio(TAILED, FLAT, UNSURE), "cannot tell"),
+    ],
+)
+def test_kurtosis(numbers: dict[str, Record], verdict: str):
+    """Flat at 3 for every role, as in the lab, is not seen: however tight the intervals."""
+    wanted = {"dataset": "imagenet", "setting": ""}
+    records = each("activation_kurtosis", numbers, **wanted)
+    records += each("activation_kurtosis", {"untrained": number(2.97)}, **wanted)
+    records += each("activation_kurtosis", trio(FLAT, TAILED, TAILED), dataset="shifts")
+
+    one = found(records, "kurtosis")
+
+    assert one.verdict == verdict
+    assert list(one.controls) == ["The untrained control has 2.97."]
+
+
+def importances(top: Mapping[str, float], *, setting: str = "") -> list[Record]:
+    """For each role 100 directions: one as given, the others of importance .001."""
+    return [
+        replace(
+            blank(role),
+            quantity="importance",
+            setting=setting,
+            x=float(x),
+            value=0.001 if x else value,
+        )
+        for role, value in top.items()
+        for x in range(100)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("top", "verdict"),
+    [
+        ((0.10, 0.05, 0.006), "seen"),
+        ((0.009, 0.005, 0.006), "not seen"),  # no privileged direction
+        ((0.10, 0.12, 0.006), "not seen"),  # finetuning raises it
+        ((0.10, 0.05, 0.02), "not seen"),  # supervised has one too
+        ((0.10, 0.099, 0.006), "cannot tell"),  # within 5 %
+    ],
+)
+def test_directions(top: tuple[float, float, float], verdict: str):
+    records = importances(dict(zip(ROLES, top, strict=True)))
+    records += importances(dict.fromkeys(ROLES, 0.002), setting="gauge-fixed")
+    records += importances({"untrained": 0.011})
+
+    one = found(records, "directions")
+
+    assert one.verdict == verdict
+    # By hand: .011 over the mean (.011 + 99 * .001) / 100 = .0011; .002 over .00101.
+    said = one.controls[0].replace(TIMES, "x")
+    assert "In the untrained control it is 10.0x." in said
+    assert "zero-shot 2.0x, finetuned 2.0x, supervised 2.0x." in said
+
+
+@pytest.mark.parametrize(
+    ("rho", "verdict"), [(0.96, "seen"), (0.9, "seen"), (0.89, "not seen")]
+)
+def test_order(rho: float, verdict: str):
+    records = each("spearman_sigma_importance", {"zero-shot": number(rho)})
+    fixed = each(
+        "spearman_sigma_importance", {"zero-shot": number(0.1)}, setting="gauge-fixed"
+    )
+
+    assert found([*fixed, *records], "order").verdict == verdict
+
+
+def curve(role: str, quantity: str, before: Record, after: Record) -> list[Record]:
+    ends = ((0.0, before), (0.8 + 1e-8, after), (0.9, number(0.0)))
+    dataset = "imagenet" if quantity == "pruned_accuracy" else "shifts"
+    return [
+        record
+        for x, end in ends
+        for record in each(quantity, {role: end}, setting="singular", x=x, dataset=dataset)
+    ]
+
+
+FULL = number(0.66, 0.65, 0.67)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "robustness", "verdict"),
+    [
+        (number(0.65, 0.64, 0.66), number(0.65), "seen"),
+        (number(0.66 - 0.0199, 0.62, 0.649), number(0.7), "seen"),
+        (number(0.60, 0.59, 0.61), number(0.66), "not seen"),
+        (number(0.66, 0.65, 0.67), number(0.40, 0.39, 0.41), "not seen"),
+        (number(0.63, 0.60, 0.66), number(0.66, 0.65, 0.67), "cannot tell"),
+    ],
+)
+def test_pruning(accuracy: Record, robustness: Record, verdict: str):
+    records = curve("zero-shot", "pruned_accuracy", FULL, accuracy)
+    records += curve("zero-shot", "pruned_effective_robustness", FULL, robustness)
+
+    noise = [replace(record, setting="importance", value=0.33) for record in records]
+
+    assert found([*noise, *records], "pruning").verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("zero_shot", "supervised", "free"),
+    [(0.65, 0.92, True), (0.65, 0.8, False), (0.3, 0.92, False)],
+)
+def test_pruning_that_is_free_for_all_tells_nothing(
+    zero_shot: float, supervised: float, free: bool
+):
+    records = curve("zero-shot", "pruned_accuracy", FULL, number(zero_shot))
+    records += curve("zero-shot", "pruned_effective_robustness", FULL, FULL)
+    records += curve("finetuned", "pruned_accuracy", number(0.88), number(0.87))
+    records += curve("supervised", "pruned_accuracy", number(0.93), number(supervised))
+
+    control = found(records, "pruning").controls[0]
+
+    assert f"the supervised model {100 * (0.93 - supervised):.1f} points" in control
+    assert ("tells nothing apart by itself" in control) == free
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict"),
+    [
+        ((507, 311, 418), "seen"),
+        ((604, 568, 397), "seen"),  # the smallest gap of the paper's Table 3
+        ((117, 127, 5), "not seen"),
+        ((500, 300, 600), "not seen"),
+        ((400, 390, 300), "cannot tell"),
+    ],
+)
+def test_unique_concepts(counts: tuple[int, int, int], verdict: str):
+    numbers = {role: number(float(n)) for role, n in zip(ROLES, counts, strict=True)}
+    wanted = {"setting": "singular", "n": 1197}
+    records = each("unique_concepts", numbers, x=0.9, **wanted)
+    records += each("unique_concepts", dict.fromkeys(ROLES, number(7.0)), x=0.85, **wanted)
+    records += each("unique_concepts", {"untrained": number(350.0)}, x=0.9, **wanted)
+
+    one = found(records, "unique")
+
+    assert one.verdict == verdict
+    fewer = [role for role, n in zip(ROLES, counts, strict=True) if n < 0.95 * 350]
+    more = (
+        f", more than {' and '.join(fewer)}: a count alone" if fewer else "“encodes” 350."
+    )
+    assert more in one.controls[0]
+
+
+def test_neurons_need_no_supervised_model():
+    numbers = {"zero-shot": number(395.0), "finetuned": number(331.0)}
+    records = each("unique_concepts", numbers, x=0.9, setting="neuron")
+    records += each("unique_concepts", {"zero-shot": number(3.0)}, x=0.9, setting="random")
+
+    assert found(records, "neuron").verdict == "seen"
+    assert found(records, "unique").verdict == "cannot tell"
+    assert (
+        "random directions the zero-shot model encodes 3."
+        in found(records, "neuron").controls[0]
+    )
+
+
+def precisions(sets: Mapping[str, str]) -> list[Record]:
+    """One concept for each letter: encoded by the roles whose text has it."""
+    letters = sorted(set("".join(sets.values())))
+    return [
+        replace(
+            blank(role),
+            quantity="best_average_precision",
+            setting="singular",
+            item=letter,
+            value=0.9 if letter in held else 0.89,
+        )
+        for role, held in sets.items()
+        for letter in letters
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sets", "verdict"),
+    [
+        (("abcdefgh", "abcdef", "abcde"), "seen"),
+        (("abcdefgh", "a", "axyz"), "not seen"),  # most is zero-shot's alone
+        (("abcdeq", "abcdexyzuvw", "abcde"), "not seen"),  # finetuned has its own
+        (("abcdjkl", "abcdefghi", "abcdefg"), "not seen"),  # zero-shot lacks most of them
+        (("abcde", "abcde", "abcde"), "cannot tell"),  # none has its own
+    ],
+)
+def test_overlap(sets: tuple[str, str, str], verdict: str):
+    held = dict(zip(ROLES, sets, strict=True))
+
+    one = found(precisions(held), "overlap")
+
+    assert one.verdict == verdict
+    every_one = set.intersection(*map(set, sets))
+    assert f"Of {len(set(''.join(sets)))} concepts" in one.here[0]
+    assert f" {len(every_one)} are common to all." in one.here[0]
+
+
+def tops(role: str, *concepts: str) -> list[Record]:
+    top = replace(blank(role), quantity="top_concept", setting="singular", value=0.95)
+    return [replace(top, item=item, x=float(k)) for k, item in enumerate(concepts, 1)]
+
+
+@pytest.mark.parametrize(
+    ("zero_shot", "finetuned", "verdict"),
+    [
+        (("meshed", "flecked", "perforated"), ("gym-s", "jail cell-s", "throne-s"), "seen"),
+        (
+            ("polka-dotted", "wheat field-s", "Lined"),
+            ("dotted", "butte-s", "kiosk"),
+            "seen",
+        ),
+        (
+            ("moon bounce-s", "game", "ball pit-s"),
+            ("stairs-s", "cinema-s", "hay"),
+            "not seen",
+        ),
+        (("meshed", "flecked", "game"), ("scaly", "lined", "hay"), "not seen"),
+        (("striped circle", "red dotted", "meshed"), ("a", "b", "c"), "not seen"),
+    ],
+)
+def test_texture(zero_shot: tuple[str, ...], finetuned: tuple[str, ...], verdict: str):
+    records = tops("zero-shot", *zero_shot) + tops("finetuned", *finetuned)
+
+    one = found(records, "texture")
+
+    assert one.verdict == verdict
+    assert f"zero-shot: {zero_shot[0]} (0.95), {zero_shot[1]}" in one.here[0]
+
+
+@pytest.mark.parametrize(
+    ("mean", "verdict"),
+    [
+        (14.5, "seen"),
+        (2.0, "seen"),
+        (1.5, "cannot tell"),
+        (1.0, "cannot tell"),
+        (0.9, "not seen"),
+    ],
+)
+def test_polysemanticity(mean: float, verdict: str):
+    numbers = {"zero-shot": number(mean), "untrained": number(0.25)}
+
+    one = found(
+        each("polysemanticity", numbers, setting="singular", x=0.9), "polysemanticity"
+    )
+
+    assert one.verdict == verdict
+    assert list(one.controls) == ["The untrained control has 0.25."]
+
+
+# All claims
+
+
+def test_without_records_no_claim_is_judged():
+    one = replace(blank("zero-shot"), quantity="something_else")
+
+    for finding in findings(Pool.of([one])):
+        assert finding.verdict == "cannot tell"
+        assert list(finding.here) == [f"Not measured: {finding.claim.needs}."]
+
+
+def test_backbones_and_pretrainings_must_agree():
+    records = [
+        replace(record, pretraining=pretraining, model=pretraining)
+        for pretraining, value in (("A", 9.0), ("B", 8.0), ("C", 0.5))
+        for record in each(
+            "polysemanticity", {"zero-shot": number(value)}, setting="singular", x=0.9
+        )
+    ]
+
+    assert found(records[:2], "polysemanticity").verdict == "seen"
+    mixed = found(records, "polysemanticity")
+    assert mixed.verdict == "cannot tell"
+    assert mixed.here[0] == "Of 3 backbones and pretrainings: seen in 2, not seen in 1."
+    assert mixed.here[3].startswith("RN · C (not seen). ")
+
+
+# Overlaps
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["zero-shot", "finetuned", "supervised", "soup"]),
+        st.frozensets(st.sampled_from("abcdefghij")),
+        min_size=1,
+    )
+)
+def test_overlaps_are_set_algebra(sets: dict[str, frozenset[str]]):
+    """A member is in exactly the region of the sets that have it."""
+    regions = overlaps(sets)
+
+    assert len(regions) == 2 ** len(sets) - 1
+    for member in "abcdefghij":
+        holders = tuple(name for name in sets if member in sets[name])
+        where = [names for names, held in regions.items() if member in held]
+        assert where == ([holders] if holders else [])
