@@ -3,7 +3,7 @@
 from __future__ import annotations  # a field's type is its name, which the table maps
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -116,4 +116,4 @@ def _table(records: Sequence[Record]) -> Any:
     schema = pyarrow.schema(
         [(field.name, kinds[str(field.type).split(" |")[0]]) for field in fields(Record)]
     )
-    return pyarrow.Table.from_pylist([asdict(record) for record in records], schema=schema)
+    return pyarrow.Table.from_pylist([vars(record) for record in records], schema=schema)

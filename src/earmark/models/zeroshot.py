@@ -40,7 +40,7 @@ def zero_shot_head(
 
     Example:
         >>> phrasings = [["a goose", "a photo of a goose"]]
-        >>> zero_shot_head(lambda texts: torch.eye(2), phrasings, scale=10).weight
+        >>> zero_shot_head(lambda texts: torch.eye(2), phrasings, scale=10.0).weight
         tensor([[7.0711, 7.0711]])
     """
     if not phrasings:
