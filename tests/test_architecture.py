@@ -53,7 +53,17 @@ def modules_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in printed.split()}
 
 
-HEAVY = {"torch", "numpy", "scipy", "numba", "altair", "pyarrow", "open_clip", "timm", "ray"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "scipy",
+    "numba",
+    "altair",
+    "pyarrow",
+    "open_clip",
+    "timm",
+    "ray",
+}
 
 
 @pytest.mark.parametrize("code", ["import earmark", "import earmark.cli"])

@@ -107,7 +107,7 @@ def test_matches_scikit_learn_where_no_draw_is_needed(orientation: str, seed: in
 def test_draws_are_balanced_without_replacement_and_from_the_right_side(
     positives: int, seed: int
 ):
-    """One-hot activations show which images were drawn: each is told by its own direction."""
+    """One-hot activations show which images were drawn, each by its own direction."""
     members = np.random.default_rng(positives).permutation(30)[:positives]
     images = torch.eye(30).double()
 
@@ -160,7 +160,7 @@ def test_the_draw_depends_on_seed_name_and_images_alone():
 
 @pytest.mark.parametrize("rest", [1, 2, 7])
 def test_where_images_stand_changes_nothing(rest: int):
-    """Equal images tie, in whichever tile they are: products of one shape have equal bits."""
+    """Equal images tie in whichever tile: products of one shape have equal bits."""
     image = torch.randn(33)
     activations = image.expand(TILE + rest, 33).clone()
     half = (TILE + rest) // 2

@@ -113,7 +113,7 @@ def _table(records: Sequence[Record]) -> Any:
     import pyarrow
 
     kinds = {"str": pyarrow.string(), "float": pyarrow.float64(), "int": pyarrow.int64()}
-    schema = pyarrow.schema(
-        [(field.name, kinds[str(field.type).split(" |")[0]]) for field in fields(Record)]
-    )
+    schema = pyarrow.schema([
+        (field.name, kinds[str(field.type).split(" |")[0]]) for field in fields(Record)
+    ])
     return pyarrow.Table.from_pylist([vars(record) for record in records], schema=schema)

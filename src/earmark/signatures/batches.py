@@ -41,7 +41,9 @@ def tiles(
     for batch in [activations] if whole else activations:
         width = _width(batch)
         if features not in {None, width}:
-            raise ValueError(f"Activations have {width} features where {features} are needed.")
+            raise ValueError(
+                f"Activations have {width} features where {features} are needed."
+            )
         features = width
         for start in range(0, len(batch), TILE):
             tile = as_float64(batch[start : start + TILE])

@@ -92,7 +92,7 @@ class ConceptProbe:
     skipped: tuple[str, ...] = ()
 
     def encoded(self, threshold: float = ENCODED) -> Bool[Tensor, "concept direction"]:
-        """Whether each direction's average precision for a concept reaches the threshold."""
+        """Whether a direction's average precision for a concept reaches the threshold."""
         return self.average_precision >= threshold
 
     def unique(self, threshold: float = ENCODED) -> tuple[str, ...]:

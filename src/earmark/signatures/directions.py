@@ -77,7 +77,8 @@ class Directions:
         sides = [self.singular_values[: self.rank], self.importance[: self.rank]]
         if any(side.min() == side.max() for side in sides):
             return float("nan")
-        return float(spearmanr(*(side.numpy() for side in sides)).statistic)
+        found = spearmanr(sides[0].numpy(), sides[1].numpy())
+        return float(found.statistic)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def privileged_directions(

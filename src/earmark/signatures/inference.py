@@ -106,7 +106,9 @@ def mean_accuracy_interval(
     """
     if not counts:
         raise ValueError("A mean accuracy needs the counts of one set or more.")
-    return _middle_95(np.mean(_drawn_accuracies(counts, np.random.default_rng(seed)), axis=0))
+    return _middle_95(
+        np.mean(_drawn_accuracies(counts, np.random.default_rng(seed)), axis=0)
+    )
 
 
 def effective_robustness_interval(

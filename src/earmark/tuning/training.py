@@ -51,7 +51,9 @@ class Recipe:
 
     def pace(self, step: int) -> float:
         """The share of the peak learning rate at a step, from 0 on."""
-        return min(1, (step + 1) / self.warmup) * (1 + cos(pi * step / max(1, self.steps))) / 2
+        return (
+            min(1, (step + 1) / self.warmup) * (1 + cos(pi * step / max(1, self.steps))) / 2
+        )
 
 
 def fit(classifier: Classifier, batches: Batches, recipe: Recipe) -> Classifier:
