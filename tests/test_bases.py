@@ -39,7 +39,7 @@ def test_rotations_are_orthogonal_seeded_and_leave_the_generator_alone():
 
 
 def test_rotations_are_uniform():
-    """The first entry of a uniform unit vector in d dimensions is a beta variable, scaled."""
+    """The first entry of a uniform unit vector is a scaled beta variable."""
     first = [random_basis(5, seed=seed)[0, 0].item() for seed in range(400)]
 
     law = scipy.stats.beta(2, 2, loc=-1, scale=2)  # (d - 1) / 2 twice
