@@ -9,7 +9,7 @@ from .numbers import TIMES, decimal, percent, points, whole, with_interval
 from .overlaps import PAPER_THRESHOLD, SECOND_THRESHOLD, encoded, overlaps
 from .pool import Pool, Row
 from .privileged import Privileged, most_privileged
-from .verdicts import Verdict, above, at_least, below, every, exact
+from .verdicts import Verdict, above, at_least, below, every, exact, more
 
 TEXTURES = frozenset({
     "banded", "blotchy", "braided", "bubbly", "bumpy", "chequered", "cobwebbed",
@@ -50,6 +50,16 @@ class Case:
         """The quantity of those of zero-shot, finetuned and supervised that have it."""
         held = {role: self.one(role, quantity, **wanted) for role in TRIO}
         return {role: record for role, record in held.items() if record}
+
+    def concepts(self, role: str, *, basis: str = "singular") -> frozenset[str] | None:
+        """What the row's model in that role encodes; None where it was not probed."""
+        model = self.row.models.get(role, "")
+        return encoded(self.pool, model, threshold=PAPER_THRESHOLD, basis=basis)
+
+    def sets(self, basis: str = "singular") -> dict[str, frozenset[str]]:
+        """What those of zero-shot, finetuned and supervised encode that were probed."""
+        found = {role: self.concepts(role, basis=basis) for role in TRIO}
+        return {role: held for role, held in found.items() if held is not None}
 
     def top(self, role: str, *, setting: str = "") -> Privileged | None:
         """The most privileged direction of the row's model in that role."""
@@ -246,66 +256,59 @@ def unique_concepts(basis: str, others: Sequence[str]) -> Judge:
 
     def judge(case: Case) -> Judged | None:
         held = case.each("unique_concepts", setting=basis, x=PAPER_THRESHOLD)
-        if not {"zero-shot", *others} <= held.keys():
+        sets = case.sets(basis)
+        if not {"zero-shot", *others} <= held.keys() & sets.keys():
             return None
         second = case.each("unique_concepts", setting=basis, x=SECOND_THRESHOLD)
         also = f" At AP {SECOND_THRESHOLD:g}: {_listed(second, whole)}." if second else ""
+        zero_shot = sets["zero-shot"]
         return Judged(
             f"At AP {PAPER_THRESHOLD:g}: {_listed(held, whole)}.{also}",
-            {
-                f"zero-shot above {role}": above(held["zero-shot"], held[role])
-                for role in others
-            },
-            _concept_controls(case, basis, held),
+            {f"zero-shot above {role}": _larger(zero_shot, sets[role]) for role in others},
+            _concept_controls(case, basis, sets),
         )
 
     return judge
 
 
-def _concept_controls(case: Case, basis: str, held: Mapping[str, Record]) -> str:
+def _larger(one: frozenset[str], other: frozenset[str]) -> Verdict:
+    return more(len(one - other), len(other - one))
+
+
+def _concept_controls(case: Case, basis: str, sets: Mapping[str, frozenset[str]]) -> str:
     """What an untrained tower encodes, and what random directions do."""
-    quantity, x = "unique_concepts", PAPER_THRESHOLD
-    untrained = case.one("untrained", quantity, setting=basis, x=x)
-    random = case.one("zero-shot", quantity, setting="random", x=x)
     texts: list[str] = []
-    if untrained:
-        fewer = [
-            role for role, record in held.items() if above(untrained, record) == "seen"
-        ]
-        more = f", more than {' and '.join(fewer)}: a count alone is no sign of learning"
-        text = f"The untrained control “encodes” {with_interval(untrained, whole)}"
-        texts.append(f"{text}{more if fewer else ''}.")
+    untrained = case.concepts("untrained", basis=basis)
+    if untrained is not None:
+        fewer = [role for role, held in sets.items() if _larger(untrained, held) == "seen"]
+        beyond = f", more than {' and '.join(fewer)}: a count alone is no sign of learning"
+        text = f"The untrained control “encodes” {len(untrained)}"
+        texts.append(f"{text}{beyond if fewer else ''}.")
+    random = case.each("unique_concepts", setting="random", x=PAPER_THRESHOLD)
     if random:
-        count = with_interval(random, whole)
-        texts.append(f"Along random directions the zero-shot model encodes {count}.")
+        texts.append(f"Along random directions: {_listed(random, whole)}.")
     return " ".join(texts)
 
 
 def overlap(case: Case) -> Judged | None:
     """What all three encode is the largest region; zero-shot has most of finetuned's."""
-    found = {
-        role: encoded(case.pool, case.row.models.get(role, ""), threshold=PAPER_THRESHOLD)
-        for role in TRIO
-    }
-    sets = {role: held for role, held in found.items() if held is not None}
+    sets = case.sets()
     if len(sets) < len(TRIO):
         return None
-    sizes = {names: float(len(held)) for names, held in overlaps(sets).items()}
+    sizes = {names: len(held) for names, held in overlaps(sets).items()}
     total, shared = sum(sizes.values()), sizes.pop(TRIO)
-    alone = {role: exact(sizes[role,]) for role in TRIO}
-    kept = float(len(sets["zero-shot"] & sets["finetuned"]))
+    alone = {role: sizes[role,] for role in TRIO}
+    kept = len(sets["zero-shot"] & sets["finetuned"])
     gone = len(sets["finetuned"]) - kept
+    listed = ", ".join(f"{role} {count}" for role, count in alone.items())
     return Judged(
-        f"Of {whole(total)} concepts that any of the three encodes at AP "
-        f"{PAPER_THRESHOLD:g}, {whole(shared)} are common to all. Of finetuned's "
-        f"{whole(kept + gone)}, zero-shot encodes {whole(kept)}. "
-        f"Alone: {_listed(alone, whole)}.",
+        f"Of {total} concepts that any of the three encodes at AP {PAPER_THRESHOLD:g}, "
+        f"{shared} are common to all. Of finetuned's {kept + gone}, zero-shot encodes "
+        f"{kept}. Alone: {listed}.",
         {
-            "the region of all three is largest": above(
-                exact(shared), exact(max(sizes.values()))
-            ),
-            "zero-shot has most of finetuned's": above(exact(kept), exact(gone)),
-            "more are zero-shot's alone than finetuned's": above(
+            "the region of all three is largest": more(shared, max(sizes.values())),
+            "zero-shot has most of finetuned's": more(kept, gone),
+            "more are zero-shot's alone than finetuned's": more(
                 alone["zero-shot"], alone["finetuned"]
             ),
         },

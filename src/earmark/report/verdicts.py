@@ -1,6 +1,7 @@
 """How a verdict is reached: by one rule for all numbers, which the page states."""
 
 from collections.abc import Sequence
+from math import comb
 from typing import Literal
 
 from ..results import Record
@@ -8,13 +9,15 @@ from ..results import Record
 Verdict = Literal["seen", "not seen", "cannot tell"]
 
 MARGIN = 0.05
+LEVEL = 0.05
 RULE = (
     "Two numbers are told apart when their 95 % intervals do not overlap; where one of "
-    "them has no interval, when they differ by more than 5 % of the larger (the smallest "
-    "gap that the paper's Table 3 rests on is 6 %). A number is beyond a limit when its "
-    "whole interval is. A claim of several parts is seen when all of them are, and not "
-    "seen when one is contradicted. Where it is judged for several backbones and "
-    "pretrainings, they must agree. Everything else is “cannot tell”."
+    "them has no interval, when they differ by more than 5 % of the larger. Two sets of "
+    "concepts are told apart in number by a sign test at 5 % over the concepts that only "
+    "one of them holds. A number is beyond a limit when its whole interval is. A claim of "
+    "several parts is seen when all of them are, and not seen when one is contradicted. "
+    "Where it is judged for several backbones and pretrainings, they must agree. "
+    "Everything else is “cannot tell”."
 )
 
 
@@ -38,6 +41,30 @@ def above(higher: Record, lower: Record) -> Verdict:
         gap = higher.value - lower.value
         return _judged(yes=gap > margin, no=-gap > margin)
     return _judged(yes=_low(higher) > _high(lower), no=_high(higher) < _low(lower))
+
+
+def more(here: int, there: int) -> Verdict:
+    """Whether one set outnumbers another, by what only one of them holds: a sign test.
+
+    Were each such member as likely to be in the one as in the other, the larger count would
+    be reached, at either side, with a probability that is twice a binomial tail.
+
+    Args:
+        here: How many members only the one set has that should be larger.
+        there: How many only the other set has.
+
+    Returns:
+        Seen, or not seen where it is the other way round; cannot tell where chance alone
+        would do as much in more than 5 % of cases.
+
+    Example:
+        >>> more(36, 24), more(42, 24), more(24, 42)
+        ('cannot tell', 'seen', 'not seen')
+    """
+    total, larger = here + there, max(here, there)
+    tail = sum(comb(total, k) for k in range(larger, total + 1))
+    told = 2 * tail <= LEVEL * 2**total
+    return _judged(yes=told and here > there, no=told and there > here)
 
 
 def at_least(number: Record, limit: float) -> Verdict:

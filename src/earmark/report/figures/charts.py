@@ -132,10 +132,10 @@ def logit_axis(ends: tuple[float, float]) -> dict[str, Any]:
     }
 
 
-def log_axis(
-    ends: tuple[float, float], *, label: str = "format(datum.value, '~g')"
-) -> dict[str, Any]:
+def log_axis(ends: tuple[float, float], *, unit: str = "") -> dict[str, Any]:
     """Scale and axis for positive values, with one tick for each power of ten."""
+    short = f"format(datum.value, datum.value < 0.01 ? '~e' : '~g') + '{unit}'"
+    label = f"replace({short}, '-', '{MINUS}')"
     powers = range(math.floor(math.log10(ends[0])), math.ceil(math.log10(ends[1])) + 1)
     return {
         "scale": alt.Scale(type="log", domain=list(ends), nice=False),

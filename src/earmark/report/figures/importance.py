@@ -106,7 +106,7 @@ def _ranks(pool: Pool, points: Sequence[Point], ends: Ends, title: alt.Title) ->
     )
     drawn = chart(points).encode(x=x, y=y, color=colour(pool))
     line = drawn.mark_line(strokeWidth=1, opacity=0.5)
-    dots = drawn.mark_point(filled=True, size=18, opacity=0.9)
+    dots = drawn.mark_point(filled=False, size=22, strokeWidth=1, opacity=0.9)
     dots = dots.encode(shape=marker(pool), tooltip=_SHOWN)
     return alt.layer(line, dots).properties(width=360, height=250, title=title)
 
@@ -115,7 +115,7 @@ def _strip(pool: Pool, points: Sequence[Point], ends: Ends, title: alt.Title) ->
     x = alt.X(
         "Ratio:Q",
         title="Importance, in multiples of its mean (log scale)",
-        **log_axis(ends["Ratio"], label=f"format(datum.value, '~g') + '{TIMES}'"),
+        **log_axis(ends["Ratio"], unit=TIMES),
     )
     y = alt.Y("Role:N", sort=[COLUMNS[column] for column in pool.columns], title=None)
     ticks = chart(points).mark_tick(thickness=1.2, size=24, opacity=0.6)
