@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/earmark demo
 
 test: .venv/developed lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 lint: .venv/developed
 	$(BIN)/ruff check .

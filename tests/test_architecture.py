@@ -19,7 +19,7 @@ ALLOWED = {
     "results": {"files"},
     "tuning": {"models"},
     "activations": {"models", "data", "files"},
-    "report": {"results", "files"},
+    "report": {"results", "files", "signatures"},  # sets and lines, never tensors
     "study": FOUNDATION | {"signatures"},
     "cli": FOUNDATION | {"study", "report"},
     "__main__": {"cli"},

@@ -38,6 +38,12 @@ def test_rotations_are_orthogonal_seeded_and_leave_the_generator_alone():
     assert_close(basis @ basis.T, neuron_basis(20))
 
 
+def test_a_basis_has_features():
+    for basis in (neuron_basis, random_basis):
+        with pytest.raises(ValueError, match="1 feature or more, got 0"):
+            basis(0)
+
+
 def test_rotations_are_uniform():
     """The first entry of a uniform unit vector is a scaled beta variable."""
     first = [random_basis(5, seed=seed)[0, 0].item() for seed in range(400)]

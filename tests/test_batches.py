@@ -79,6 +79,12 @@ def test_batches_must_agree():
         list(tiles([torch.randn(2, 3), torch.randn(2, 4)]))
 
 
+@pytest.mark.parametrize("values", [torch.ones(2, 2) * 1j, np.ones((2, 2)) * 1j])
+def test_complex_numbers_are_refused(values: Tensor | np.ndarray):
+    with pytest.raises(ValueError, match=r"Real numbers are needed, got .*complex"):
+        list(tiles(values))
+
+
 def test_a_list_of_numbers_is_no_batch():
     with pytest.raises(ValueError, match="batches of them, got list"):
         list(tiles([[1.0, 2.0]]))  # type: ignore[list-item]
@@ -101,3 +107,15 @@ def test_a_matrix_is_two_dimensional(shape: tuple[int, ...]):
 def test_a_matrix_is_finite():
     with pytest.raises(ValueError, match="Row 1 of the weight has NaN"):
         matrix(torch.tensor([[0.0], [torch.nan]]), "weight")
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("nothing", [None, 5, "abc"])
+def test_what_is_no_array(read: Callable[[object], object], nothing: object):
+    with pytest.raises(ValueError, match=f"batches of them, got {type(nothing).__name__}"):
+        read([nothing])
+
+
+def test_masked_arrays_are_refused():
+    with pytest.raises(ValueError, match="A masked array hides values"):
+        list(tiles(np.ma.masked_array(np.ones((2, 2)), mask=np.eye(2))))

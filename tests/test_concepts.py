@@ -201,13 +201,13 @@ names = st.sets(st.sampled_from("abcdefgh"))
 def test_overlaps_are_the_regions_of_a_venn_diagram(sets: dict[str, set[str]]):
     regions = overlaps(sets)
 
-    for inside, size in regions.items():
-        exactly = [
+    for inside, found in regions.items():
+        exactly = {
             concept
             for concept in "abcdefgh"
             if {name for name in sets if concept in sets[name]} == set(inside)
-        ]
-        assert size == len(exactly)
+        }
+        assert found == exactly
     assert len(regions) == 7
 
 
@@ -227,6 +227,33 @@ def test_no_concept():
         probe_concepts(torch.eye(2), torch.eye(2), {})
     with pytest.raises(ValueError, match="No concept can be probed"):
         probe_concepts(torch.eye(2), torch.eye(2), {"c": []})
+
+
+def test_concept_sets_are_checked():
+    rising, falling = np.array([1, 5]), np.array([5, 1])
+    with pytest.raises(ValueError, match="images of concept 'a' must rise"):
+        ConceptSets(("a",), (falling,), 6)
+    with pytest.raises(ValueError, match="2 names, 1 of them again, for 2 concepts"):
+        ConceptSets(("a", "a"), (rising, rising), 6)
+    with pytest.raises(ValueError, match="1 names, 0 of them again, for 2 concepts"):
+        ConceptSets(("a",), (rising, rising), 6)
+    with pytest.raises(ValueError, match="'a' names image 5"):
+        ConceptSets(("a",), (rising,), 5)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 90.0, float("nan")])
+def test_a_threshold_is_an_average_precision(threshold: float):
+    probe = probe_concepts(torch.eye(2), torch.eye(2), {"c": [0]})
+    for read in (probe.unique, probe.polysemanticity, probe.encoded):
+        with pytest.raises(ValueError, match=f"from 0 to 1, not at {threshold}"):
+            read(threshold)
+
+
+@pytest.mark.parametrize("direction", [-1, 2])
+def test_top_of_a_direction_that_is_not_there(direction: int):
+    probe = probe_concepts(torch.eye(2), torch.eye(2), {"c": [0]})
+    with pytest.raises(ValueError, match=f"direction {direction}: ask for .* 0 to 1"):
+        probe.top(direction)
 
 
 def test_concepts_of_other_images():
@@ -264,7 +291,7 @@ def test_average_precision_refuses():
         ValueError, match=r"one for each of 3 images, got torch.bool of shape \(2,\)"
     ):
         average_precision(scores, torch.ones(2).bool())
-    with pytest.raises(ValueError, match=r"must be booleans.* got torch.float32"):
+    with pytest.raises(ValueError, match=r"one per image, got float32"):
         average_precision(scores, torch.ones(3))
     with pytest.raises(ValueError, match="at least one positive"):
         average_precision(scores, torch.zeros(3).bool())

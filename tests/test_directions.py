@@ -16,6 +16,7 @@ from earmark import (
     complete,
     privileged_directions,
     pruning_curve,
+    random_basis,
     remove_class_constant,
 )
 
@@ -113,6 +114,13 @@ def test_gauge_fixing_ignores_what_no_decision_sees():
     assert_close(plain.decision_share[: plain.rank], torch.ones(6).double())
 
 
+@pytest.mark.parametrize("mean", [1e2, 1e4, 1e6])
+def test_gauge_fixing_leaves_no_ghost_of_a_large_mean(mean: float):
+    weight = torch.randn(30, 40).double() + mean
+
+    assert privileged_directions(weight, torch.randn(5, 40), gauge_fixed=True).rank == 29
+
+
 def test_gauge_fixing_costs_a_rank_where_classes_are_few():
     directions = privileged_directions(
         torch.randn(4, 9), torch.randn(5, 9), gauge_fixed=True
@@ -142,6 +150,14 @@ def test_completed_directions_are_a_basis(features: int, rows: int):
 
     assert torch.equal(basis[: len(right)], right)
     assert_close(basis @ basis.T, torch.eye(features).double())
+
+
+def test_completing_takes_arrays_of_any_float():
+    right = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 2)))[0].T
+
+    basis = complete(right.astype(np.float32))
+
+    assert_close(basis @ basis.T, torch.eye(6).double(), atol=1e-6, rtol=0)
 
 
 def test_only_orthonormal_rows_are_completed():
@@ -202,7 +218,7 @@ def test_rank_correlation_matches_scipy():
     assert directions.rank_correlation() == pytest.approx(expected.statistic)
 
 
-@pytest.mark.parametrize("weight", [torch.eye(3), torch.ones(3, 3)])
+@pytest.mark.parametrize("weight", [torch.eye(3), torch.ones(3, 3), 2 * random_basis(3)])
 def test_rank_correlation_needs_values_that_differ(weight: Tensor):
     assert np.isnan(privileged_directions(weight, torch.ones(2, 3)).rank_correlation())
 
@@ -217,7 +233,7 @@ def test_a_zero_vector_has_no_cosine():
 
 def test_equal_images_have_no_cosine_once_centred():
     with pytest.raises(ValueError, match="Image 0 has activations of length 0"):
-        privileged_directions(torch.eye(3), torch.ones(4, 3), gauge_fixed=True)
+        privileged_directions(torch.eye(3), torch.full((3, 3), 0.1), gauge_fixed=True)
 
 
 def test_features_must_agree():

@@ -74,3 +74,14 @@ def test_names_the_image_without_a_kurtosis(value: float):
 def test_one_feature_has_no_kurtosis():
     with pytest.raises(ValueError, match="Image 0 has constant activations"):
         activation_kurtosis(torch.ones(2, 1))
+
+
+@pytest.mark.parametrize("offset", [0.1, 1e6, 1e15])
+def test_a_small_spread_on_a_large_offset(offset: float):
+    """Exactly representable steps above an offset: the kurtosis is that of the steps."""
+    steps = torch.tensor([[0.0, 1, 2, 5, 9, 9, 3, 30]]).double()
+    ulp = torch.nextafter(torch.tensor(offset).double(), torch.tensor(torch.inf)) - offset
+
+    found = activation_kurtosis(offset + steps * ulp)
+
+    assert_close(found, activation_kurtosis(steps), rtol=1e-12, atol=0)

@@ -156,16 +156,15 @@ def test_labels_are_whole_numbers(labels: Tensor):
 
 @pytest.mark.parametrize("images", [2, 4])
 def test_each_image_has_a_label(images: int):
-    with pytest.raises(ValueError, match="3 labels, but not as many images"):
+    with pytest.raises(ValueError, match=f"3 labels for {images} images: give one each"):
         prune(activations=torch.rand(images, 3))
 
 
-@pytest.mark.parametrize("bias", [torch.ones(2), torch.full((3,), torch.nan)])
-def test_bias_fits(bias: Tensor):
-    with pytest.raises(
-        ValueError, match="The bias must be finite, one number for each of 3"
-    ):
-        prune(bias=bias)
+def test_bias_fits():
+    with pytest.raises(ValueError, match=r"3 classes need as many biases, got \(2,\)"):
+        prune(bias=torch.ones(2))
+    with pytest.raises(ValueError, match="Class 1 has the bias nan"):
+        prune(bias=torch.tensor([0.0, torch.nan, 0.0]))
 
 
 @pytest.mark.parametrize("fractions", [[], [-0.1], [1.5], [float("nan")]])
@@ -191,3 +190,65 @@ def test_features_must_agree():
     directions = privileged_directions(torch.eye(3), torch.eye(3))
     with pytest.raises(ValueError, match="have 4 features where 3 are needed"):
         prune(activations=torch.rand(3, 4), directions=directions)
+
+
+@pytest.mark.parametrize("fractions", [0.5, None, "half", [[0.5]]])
+def test_fractions_are_a_row_of_numbers(fractions: object):
+    with pytest.raises(ValueError, match=r"from 0 to 1|array of numbers|convert"):
+        pruning_curve.__wrapped__(
+            torch.eye(3), torch.eye(3), [0, 1, 2], fractions=fractions
+        )
+
+
+def test_directions_of_another_weight_of_the_same_shape():
+    other = privileged_directions(torch.diag(torch.tensor([3.0, 2, 1])), torch.eye(3))
+    with pytest.raises(ValueError, match="those of another weight"):
+        prune(directions=other)
+
+
+@given(st.integers(0, 1000))
+def test_nothing_pruned_is_the_plain_head_even_where_logits_tie(seed: int):
+    torch.manual_seed(seed)
+    weight, activations = (torch.randint(-2, 3, (6, 4)).double() for _ in range(2))
+    weight[0, 0] += 1
+    labels = (activations @ weight.T).argmax(dim=1)
+
+    assert pruning_curve(weight, activations, labels, fractions=[0.0]).accuracy.item() == 1
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.6, 0.9])
+def test_classes_of_one_weight_tie_and_the_first_wins(fraction: float):
+    weight = torch.randn(9, 6)
+    weight[5] = weight[2]
+    activations = weight[2] + 0.01 * torch.randn(200, 6)
+
+    curves = [
+        pruning_curve(weight, activations, torch.full((200,), label), fractions=[fraction])
+        for label in range(9)
+    ]
+
+    assert curves[5].accuracy.item() == 0
+    assert sum(curve.accuracy.item() for curve in curves) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", ">i4", "int8"])
+def test_labels_of_any_whole_dtype(dtype: str):
+    labels = np.array([2, 1, 0]).astype(dtype)[::-1]
+    labels.flags.writeable = False
+
+    assert pruning_curve(torch.eye(3), torch.eye(3), labels, fractions=[0]).accuracy == 1
+
+
+@pytest.mark.parametrize("labels", [None, ["a", "b", "c"], [[0], [1, 2]]])
+def test_labels_that_are_no_numbers(labels: object):
+    with pytest.raises(ValueError, match="Labels must be whole numbers"):
+        pruning_curve.__wrapped__(torch.eye(3), torch.eye(3), labels)
+
+
+def test_pruning_by_sigma_reads_once_and_needs_no_cosine():
+    activations = torch.eye(3)
+    activations[1] = 0  # an image that a ReLU encoder sees nothing in
+
+    curve = pruning_curve(torch.eye(3), iter([activations]), [0, 0, 2], fractions=[0])
+
+    assert curve.accuracy.item() == 1

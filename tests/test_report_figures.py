@@ -11,7 +11,7 @@ import jsonschema
 import numpy as np
 import pytest
 import scipy.special
-from test_report_fakes import fake_records
+from report_fakes import fake_records
 
 from earmark.report.figures import Figure, figures
 from earmark.report.lines import lines

@@ -1,17 +1,18 @@
 """The verdicts: each claim on cases that show it, contradict it, or cannot tell."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
+from earmark import overlaps
 from earmark.report.findings import Finding, findings
 from earmark.report.numbers import TIMES
-from earmark.report.overlaps import overlaps
 from earmark.report.pool import Pool
-from earmark.report.verdicts import above, agreed, at_least, below, every, exact
+from earmark.report.verdicts import above, agreed, at_least, below, every, exact, more
 from earmark.results import Record
 
 ROLES = ("zero-shot", "finetuned", "supervised")
@@ -86,6 +87,15 @@ def test_above_turns_round(a: float, b: float):
 def test_limits(one: Record, reaches: str, stays_below: str):
     assert at_least(one, 5.0) == reaches
     assert below(one, 5.0) == stays_below
+
+
+@given(st.integers(0, 80), st.integers(0, 80))
+def test_sign_test_is_scipys(here: int, there: int):
+    told = here + there > 0 and binomtest(here, here + there).pvalue <= 0.05
+
+    assert more(here, there) == (
+        "cannot tell" if not told else "seen" if here > there else "not seen"
+    )
 
 
 def test_parts_and_rows():
@@ -201,6 +211,8 @@ def test_directions(top: tuple[float, float, float], verdict: str):
     records = importances(dict(zip(ROLES, top, strict=True)))
     records += importances(dict.fromkeys(ROLES, 0.002), setting="gauge-fixed")
     records += importances({"untrained": 0.011})
+    share = each("decision_share", {"zero-shot": number(0.006)}, x=0.0)
+    records += [*share, *each("decision_share", {"zero-shot": number(0.9)}, x=1.0)]
 
     one = found(records, "directions")
 
@@ -208,7 +220,8 @@ def test_directions(top: tuple[float, float, float], verdict: str):
     # By hand: .011 over the mean (.011 + 99 * .001) / 100 = .0011; .002 over .00101.
     said = one.controls[0].replace(TIMES, "x")
     assert "In the untrained control it is 10.0x." in said
-    assert "zero-shot 2.0x, finetuned 2.0x, supervised 2.0x." in said
+    assert "adds to the logits, 0.6\N{NO-BREAK SPACE}% can change a decision." in said
+    assert "no decision: zero-shot 2.0x (0.0020), finetuned 2.0x (0.0020), superv" in said
 
 
 @pytest.mark.parametrize(
@@ -252,7 +265,7 @@ def test_pruning(accuracy: Record, robustness: Record, verdict: str):
 
     noise = [replace(record, setting="importance", value=0.33) for record in records]
 
-    assert found([*noise, *records], "pruning").verdict == verdict
+    assert found([*records, *noise], "pruning").verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -273,81 +286,118 @@ def test_pruning_that_is_free_for_all_tells_nothing(
     assert ("tells nothing apart by itself" in control) == free
 
 
-@pytest.mark.parametrize(
-    ("counts", "verdict"),
-    [
-        ((507, 311, 418), "seen"),
-        ((604, 568, 397), "seen"),  # the smallest gap of the paper's Table 3
-        ((117, 127, 5), "not seen"),
-        ((500, 300, 600), "not seen"),
-        ((400, 390, 300), "cannot tell"),
-    ],
-)
-def test_unique_concepts(counts: tuple[int, int, int], verdict: str):
-    numbers = {role: number(float(n)) for role, n in zip(ROLES, counts, strict=True)}
-    wanted = {"setting": "singular", "n": 1197}
-    records = each("unique_concepts", numbers, x=0.9, **wanted)
-    records += each("unique_concepts", dict.fromkeys(ROLES, number(7.0)), x=0.85, **wanted)
-    records += each("unique_concepts", {"untrained": number(350.0)}, x=0.9, **wanted)
-
-    one = found(records, "unique")
-
-    assert one.verdict == verdict
-    fewer = [role for role, n in zip(ROLES, counts, strict=True) if n < 0.95 * 350]
-    more = (
-        f", more than {' and '.join(fewer)}: a count alone" if fewer else "“encodes” 350."
-    )
-    assert more in one.controls[0]
-
-
-def test_neurons_need_no_supervised_model():
-    numbers = {"zero-shot": number(395.0), "finetuned": number(331.0)}
-    records = each("unique_concepts", numbers, x=0.9, setting="neuron")
-    records += each("unique_concepts", {"zero-shot": number(3.0)}, x=0.9, setting="random")
-
-    assert found(records, "neuron").verdict == "seen"
-    assert found(records, "unique").verdict == "cannot tell"
-    assert (
-        "random directions the zero-shot model encodes 3."
-        in found(records, "neuron").controls[0]
-    )
-
-
-def precisions(sets: Mapping[str, str]) -> list[Record]:
-    """One concept for each letter: encoded by the roles whose text has it."""
-    letters = sorted(set("".join(sets.values())))
-    return [
+def precisions(
+    sets: Mapping[str, Iterable[int]], *, basis: str = "singular"
+) -> list[Record]:
+    """The average precisions of concepts, of which each role encodes a set; the counts."""
+    held = {role: set(members) for role, members in sets.items()}
+    concepts = sorted(set().union(*held.values()))
+    best = [
         replace(
             blank(role),
             quantity="best_average_precision",
-            setting="singular",
-            item=letter,
-            value=0.9 if letter in held else 0.89,
+            setting=basis,
+            item=f"concept {concept}",
+            value=0.9 if concept in members else 0.89,
         )
-        for role, held in sets.items()
-        for letter in letters
+        for role, members in held.items()
+        for concept in concepts
     ]
+    counts = {role: number(float(len(members))) for role, members in held.items()}
+    return best + each("unique_concepts", counts, setting=basis, x=0.9)
+
+
+ZERO_SHOT, FINETUNED, SUPERVISED = range(94), range(36, 118), range(91, 94)
 
 
 @pytest.mark.parametrize(
     ("sets", "verdict"),
     [
-        (("abcdefgh", "abcdef", "abcde"), "seen"),
-        (("abcdefgh", "a", "axyz"), "not seen"),  # most is zero-shot's alone
-        (("abcdeq", "abcdexyzuvw", "abcde"), "not seen"),  # finetuned has its own
-        (("abcdjkl", "abcdefghi", "abcdefg"), "not seen"),  # zero-shot lacks most of them
-        (("abcde", "abcde", "abcde"), "cannot tell"),  # none has its own
+        ((range(50), range(20), range(25)), "seen"),
+        ((range(50), range(20), range(90)), "not seen"),  # supervised has more
+        ((range(24), range(1, 60), range(3)), "not seen"),  # finetuned has more
+        ((ZERO_SHOT, FINETUNED, SUPERVISED), "cannot tell"),  # 36 against 24
+        ((range(20), range(20), range(20)), "cannot tell"),
     ],
 )
-def test_overlap(sets: tuple[str, str, str], verdict: str):
-    held = dict(zip(ROLES, sets, strict=True))
+def test_unique_concepts(sets: tuple[range, range, range], verdict: str):
+    records = precisions(dict(zip(ROLES, sets, strict=True)))
+    records += each("unique_concepts", trio(HIGH, LOW, LOW), x=0.85, setting="singular")
 
-    one = found(precisions(held), "overlap")
+    one = found(records, "unique")
 
     assert one.verdict == verdict
-    every_one = set.intersection(*map(set, sets))
-    assert f"Of {len(set(''.join(sets)))} concepts" in one.here[0]
-    assert f" {len(every_one)} are common to all." in one.here[0]
+    counts = ", ".join(f"{r} {len(s)}" for r, s in zip(ROLES, sets, strict=True))
+    assert one.here[0].startswith(f"At AP 0.9: {counts}. At AP 0.85: ")
+    own, others = (len(set(a) - set(b)) for a, b in (sets[:2], sets[1::-1]))
+    assert f"({own} only its own, {others} only finetuned's)" in one.here[0]
+
+
+@pytest.mark.parametrize(
+    ("untrained", "said"),
+    [
+        (range(90, 140), "“encodes” 50, more than supervised: a count alone is no sign"),
+        (
+            range(200, 500),
+            "“encodes” 300, more than zero-shot and finetuned and supervised:",
+        ),
+        (range(4), "“encodes” 4."),
+    ],
+)
+def test_untrained_control_of_concepts(untrained: range, said: str):
+    """4 concepts are not more than 3: nothing is said of so small a difference."""
+    sets = dict(zip(ROLES, (ZERO_SHOT, FINETUNED, SUPERVISED), strict=True))
+
+    one = found(precisions({**sets, "untrained": untrained}), "unique")
+
+    assert said in one.controls[0]
+
+
+def test_neurons_need_no_supervised_model():
+    records = precisions({"zero-shot": range(50), "finetuned": range(20)}, basis="neuron")
+    records += precisions({"zero-shot": range(3)}, basis="random")
+
+    assert found(records, "neuron").verdict == "seen"
+    assert found(records, "unique").verdict == "cannot tell"
+    assert list(found(records, "neuron").controls) == [
+        "Along random directions: zero-shot 3."
+    ]
+
+
+REGIONS = ("zfs", "zf", "zs", "fs", "z", "f", "s")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "verdict"),
+    [
+        ((40, 10, 3, 2, 15, 2, 5), "seen"),
+        ((2, 56, 0, 0, 36, 24, 1), "not seen"),  # the lab's: few are common to all
+        ((40, 0, 0, 39, 60, 30, 0), "not seen"),  # zero-shot lacks most of finetuned's
+        ((40, 40, 0, 0, 2, 20, 0), "not seen"),  # finetuned has more of its own
+        ((40, 10, 0, 0, 5, 4, 0), "cannot tell"),
+    ],
+)
+def test_overlap(sizes: tuple[int, ...], verdict: str):
+    """Sets are made from the sizes of their regions, which the sentence then gives."""
+    names = [
+        f"{region}{k}" for region, n in zip(REGIONS, sizes, strict=True) for k in range(n)
+    ]
+    sets = {
+        role: [k for k, name in enumerate(names) if role[0] in name.rstrip("0123456789")]
+        for role in ROLES
+    }
+
+    one = found(precisions(sets), "overlap")
+
+    assert one.verdict == verdict
+    common, pair, _, apart, *alone = sizes
+    assert f"Of {sum(sizes)} concepts" in one.here[0]
+    assert f" {common} are common to all." in one.here[0]
+    own = common + pair
+    assert (
+        f"Of finetuned's {own + apart + alone[1]}, zero-shot encodes {own}." in one.here[0]
+    )
+    assert "Alone: zero-shot {}, finetuned {}, supervised {}.".format(*alone) in one.here[0]
 
 
 def tops(role: str, *concepts: str) -> list[Record]:

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earmark.results import Record, read_records, select, write_records
+from earmark.results import QUANTITIES, Record, read_records, select, write_records
 
 text = st.text(st.characters(codec="utf-8"), max_size=5)
+quantity = st.sampled_from(sorted(QUANTITIES))
 maybe = st.none() | st.floats(allow_nan=False)
-records = st.builds(
-    Record, *[text] * 5, st.floats(allow_nan=False), *[text] * 3, maybe, maybe, maybe,
-    st.none() | st.integers(0, 2**40), text,
-)  # fmt: skip
+before = [text, text, text, text, quantity, st.floats(allow_nan=False), text, text, text]
+after = [maybe, maybe, maybe, st.none() | st.integers(0, 2**40), text]
+records = st.builds(Record, *before, *after)
 
 
 @given(st.lists(records, max_size=4))
@@ -63,3 +63,11 @@ def test_a_file_of_something_else(tmp_path: Path):
     for name in ("text", "other"):
         with pytest.raises(ValueError, match="holds no earmark records"):
             read_records(tmp_path / name)
+
+
+def test_a_quantity_that_no_reader_knows(tmp_path: Path):
+    record = Record("m", "b", "p", "other", "acuracy", 0.5)
+    with pytest.raises(ValueError, match=r"did you mean \['accuracy'\]"):
+        write_records(tmp_path / "records.parquet", [record])
+
+    assert not list(tmp_path.iterdir())

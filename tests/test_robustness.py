@@ -221,3 +221,16 @@ def test_refuses_models_without_a_line(x: object, y: object, message: str):
         fit_baseline(x, y)
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", ["abc", [[0.1], [0.2, 0.3]]])
+def test_what_is_no_number_is_refused(values: object):
+    with pytest.raises(ValueError, match="Real numbers are needed"):
+        effective_robustness.__wrapped__(values, 0.5)
+    with pytest.raises(ValueError, match="Real numbers are needed"):
+        effective_robustness.__wrapped__(0.5, values)
+
+
+def test_complex_tensors_are_refused():
+    with pytest.raises(ValueError, match="Real numbers are needed"):
+        effective_robustness(torch.tensor([0.5 + 1j]), torch.tensor([0.5]))

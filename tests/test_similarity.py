@@ -1,5 +1,7 @@
 """CKA against the definition with whole Gram matrices, and against theory."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,23 @@ def test_one_shared_outlier_dominates_unless_standardized():
     assert abs(cka(x, y, standardized=True)) < 0.05
 
 
+@pytest.mark.parametrize("standardized", [False, True])
+def test_streams_many_images_of_a_file(tmp_path: Path, standardized: bool):
+    """More images than fit in one tile, mapped from disk, against whole Gram matrices."""
+    rows = np.random.default_rng(0).normal(size=(2300, 5)).astype(np.float32) + 3
+    np.save(tmp_path / "x.npy", rows)
+    x, y = np.load(tmp_path / "x.npy", mmap_mode="r"), rows[:, :2] ** 2
+    sides = [torch.from_numpy(side).double() for side in (rows, y)]
+    if standardized:
+        sides = [
+            (side - side.mean(dim=0)) / side.std(dim=0, correction=0) for side in sides
+        ]
+
+    found = cka(x, y, standardized=standardized)
+
+    assert found == pytest.approx(dense_cka(*sides, unbiased=True), abs=1e-9)
+
+
 def test_standardizing_ignores_scales_and_constant_features():
     x, y = torch.randn(30, 5), torch.randn(30, 4)
     scaled = torch.cat(
@@ -111,5 +130,5 @@ def test_refuses():
         cka(torch.randn(3, 2), torch.randn(3, 2))
     with pytest.raises(ValueError, match="at least 2 images, got 1"):
         cka(torch.randn(1, 2), torch.randn(1, 2), unbiased=False)
-    with pytest.raises(ValueError, match="Row 1 of the activations y has NaN"):
-        cka(torch.randn(2, 1), torch.tensor([[0.0], [torch.inf]]))
+    with pytest.raises(ValueError, match="Image 1 has NaN"):
+        cka(torch.randn(4, 1), torch.tensor([[0.0], [torch.inf], [1], [2]]))

@@ -215,9 +215,9 @@ def test_a_run_that_was_cut_short_goes_on(made: Path, tmp_path: Path):
                 raise Interruption
 
         with pytest.raises(Interruption):
-            train_lab(tmp_path, plan=TINY, progress=stop)
+            train_lab(tmp_path, plan=TINY, tell=stop)
     told: list[str] = []
-    train_lab(tmp_path, plan=TINY, progress=lambda what, *_: told.append(what))
+    train_lab(tmp_path, plan=TINY, tell=lambda what, *_: told.append(what))
 
     assert set(told) == {f"train lab:{TINY.novices[1].name}"}
     assert contents(tmp_path) == contents(made)
@@ -227,7 +227,7 @@ def test_nothing_is_made_twice(made: Path):
     def refuse(what: str, _done: int, _total: int) -> None:
         raise Interruption(what)
 
-    train_lab(made, plan=TINY, progress=refuse)
+    train_lab(made, plan=TINY, tell=refuse)
 
 
 def test_progress_runs_to_its_end(made: Path, tmp_path: Path):
@@ -235,7 +235,7 @@ def test_progress_runs_to_its_end(made: Path, tmp_path: Path):
         (tmp_path / name).write_bytes((made / name).read_bytes())
     told: list[tuple[str, int, int]] = []
 
-    train_lab(tmp_path, plan=TINY, progress=lambda *step: told.append(step))
+    train_lab(tmp_path, plan=TINY, tell=lambda *step: told.append(step))
 
     contrastive = [step for step in told if step[0] == "train lab:zero-shot"]
     assert contrastive == [("train lab:zero-shot", step, 4) for step in (1, 2, 3, 4)]

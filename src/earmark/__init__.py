@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         ConceptProbe,
         ConceptSets,
         average_precision,
-        overlaps,
         probe_concepts,
     )
     from .signatures.directions import (
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         remove_class_constant,
     )
     from .signatures.kurtosis import activation_kurtosis, image_kurtosis
+    from .signatures.overlaps import overlaps
     from .signatures.pruning import PruningCurve, pruning_curve
     from .signatures.robustness import (
         PAPER_BASELINE,
@@ -47,7 +47,6 @@ _HOMES = {
         "ConceptProbe",
         "ConceptSets",
         "average_precision",
-        "overlaps",
         "probe_concepts",
     ),
     "signatures.directions": (
@@ -57,6 +56,7 @@ _HOMES = {
         "remove_class_constant",
     ),
     "signatures.kurtosis": ("activation_kurtosis", "image_kurtosis"),
+    "signatures.overlaps": ("overlaps",),
     "signatures.pruning": ("PruningCurve", "pruning_curve"),
     "signatures.robustness": (
         "PAPER_BASELINE",

@@ -147,7 +147,7 @@ def train(
     from .study.lab_towers import train_lab
 
     with _progress() as tell:
-        train_lab(out, device=device, seed=seed, progress=tell)
+        train_lab(out, device=device, seed=seed, tell=tell)
 
 
 def _write_report(records: "Sequence[Record]", study: Path) -> None:

@@ -2,14 +2,40 @@
 
 from __future__ import annotations  # a field's type is its name, which the table maps
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .files import replacing
 
 RECORDS = "records.parquet"
+
+QUANTITIES: Mapping[str, str] = MappingProxyType({
+    "accuracy": "Top-1 on `dataset`; `setting` is baseline for a model that draws a line.",
+    "effective_robustness": "Above the line named by `setting`.",
+    "baseline_slope": "Of the line named by `item`, fitted on n models.",
+    "baseline_intercept": "Of that line.",
+    "baseline_r": "Pearson correlation of its models, on logit axes.",
+    "baseline_id_low": "The lowest accuracy that it was fitted on.",
+    "baseline_id_high": "The highest.",
+    "activation_kurtosis": "Eq. 2; `setting` is empty, or centred.",
+    "singular_value": "Of direction `x`, from 0; `setting` is empty, or gauge-fixed.",
+    "head_importance": "Of direction `x`: the first factor of Eq. 4.",
+    "encoder_importance": "Of direction `x`: the second.",
+    "importance": "Of direction `x`: Eq. 4.",
+    "decision_share": "Of direction `x`: the share of it that can change a decision.",
+    "spearman_sigma_importance": "Over the directions of one model.",
+    "pruned_accuracy": "With a fraction `x` of the directions removed, by `setting`.",
+    "pruned_effective_robustness": "The same, above the line named by `item`.",
+    "unique_concepts": "Eq. 5 in basis `setting`, from an average precision of `x`.",
+    "polysemanticity": "Concepts encoded by a direction, on average; as above.",
+    "best_average_precision": "Of concept `item`, over the directions of basis `setting`.",
+    "top_concept": "`item` is the `x`-th best of the most privileged direction.",
+})
+"""Every quantity that records hold, and what its other fields mean."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +47,7 @@ class Record:
         backbone: Its architecture, as a table's first column shows it.
         pretraining: What it was pretrained on, as a table's second column shows it.
         role: zero-shot, finetuned, supervised, interpolated, soup or other.
-        quantity: What was measured, such as ``activation_kurtosis``.
+        quantity: What was measured: one of `QUANTITIES`.
         value: The number itself; accuracies and effective robustness are fractions.
         dataset: On which images, such as ``imagenet``; ``shifts`` for the mean over shifts.
         setting: Which variant, such as the basis ``singular``, or empty.
@@ -77,8 +103,16 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
     Args:
         path: The file to make or replace, ``records.parquet`` by custom.
         records: The rows, in order.
+
+    Raises:
+        ValueError: If a record's quantity is not one of `QUANTITIES`.
     """
     import pyarrow.parquet
+
+    for record in records:
+        if record.quantity not in QUANTITIES:
+            near = get_close_matches(record.quantity, QUANTITIES, n=1)
+            raise ValueError(f"No quantity {record.quantity!r}: did you mean {near}?")
 
     with replacing(path) as aside:
         pyarrow.parquet.write_table(_table(records), aside)

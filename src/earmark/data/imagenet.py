@@ -1,4 +1,8 @@
-"""ImageNet and its shifts: a table, and one loader for all of them."""
+"""ImageNet and its shifts: a table, and one loader for class folders.
+
+Folders bear the names of the model's classes, as in the lab. The real sets' own ways
+(numbered folders, 200 of the classes, ObjectNet's map) are not read yet.
+"""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -70,7 +70,7 @@ class Accuracies:
 
     @property
     def name(self) -> str:
-        """The id that `earmark.load_model` takes: ``model,pretraining``, or ``model``."""
+        """As open_clip names it: ``model,pretraining``, or ``model``."""
         return f"{self.model},{self.pretraining}" if self.pretraining else self.model
 
     @property

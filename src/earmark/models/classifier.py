@@ -25,9 +25,17 @@ class Head:
             as the zero-shot head of CLIP does.
     """
 
-    weight: Float[Tensor, "klass feature"]
-    bias: Float[Tensor, "klass"] | None = None
+    weight: Tensor
+    bias: Tensor | None = None
     normalizes: bool = False
+
+    def __post_init__(self) -> None:
+        bias = None if self.bias is None else self.bias.shape
+        if self.weight.ndim != 2 or bias not in {None, self.weight.shape[:1]}:
+            raise ValueError(
+                f"A head needs a weight (class, feature) and a bias (class,) or None, "
+                f"got {tuple(self.weight.shape)} and {bias and tuple(bias)}."
+            )
 
     def reads(self, activations: Float[Tensor, "image feature"]) -> Tensor:
         """Activations as the linear map takes them, normalised where the head does so."""
@@ -74,6 +82,13 @@ class Classifier:
     transform: Callable[[Image.Image], Tensor] = field(repr=False)
     backbone: str = ""
     pretraining: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != len(self.head.weight):
+            raise ValueError(
+                f"{self.name} names {len(self.classes)} classes, but its head has "
+                f"{len(self.head.weight)}: give one name for each row."
+            )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -101,7 +101,8 @@ CLAIMS = (
         "robustness.)",
         "At an average precision (AP) of .9, the paper's threshold: seen if zero-shot is "
         "above finetuned and above supervised, not seen if below one of them.",
-        "the unique concepts of a zero-shot, a finetuned and a supervised model",
+        "the unique concepts of a zero-shot, a finetuned and a supervised model, one by "
+        "one",
         judging.unique_concepts("singular", ("finetuned", "supervised")),
     ),
     Claim(
@@ -123,7 +124,8 @@ CLAIMS = (
         "Zero-shot models encode 389 to 648 concepts along single neurons, finetuned ones "
         "331 to 550.",
         "At AP .9: seen if zero-shot is above finetuned, not seen if below.",
-        "the unique concepts along the neurons of a zero-shot and a finetuned model",
+        "the unique concepts along the neurons of a zero-shot and a finetuned model, one "
+        "by one",
         judging.unique_concepts("neuron", ("finetuned",)),
     ),
     Claim(

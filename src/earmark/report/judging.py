@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..results import Record
-from .numbers import TIMES, decimal, percent, points, whole, with_interval
-from .overlaps import PAPER_THRESHOLD, SECOND_THRESHOLD, encoded, overlaps
+from ..signatures.overlaps import overlaps
+from .encoded import PAPER_THRESHOLD, SECOND_THRESHOLD, encoded
+from .numbers import TIMES, correlation, decimal, percent, points, whole, with_interval
 from .pool import Pool, Row
-from .privileged import Privileged, most_privileged
+from .privileged import PRIVILEGED, Privileged, most_privileged
 from .verdicts import Verdict, above, at_least, below, every, exact, more
 
 TEXTURES = frozenset({
@@ -25,8 +26,6 @@ TEXTURES = frozenset({
 TRIO = ("zero-shot", "finetuned", "supervised")
 OUTLIERS = 5.0
 """A kurtosis between the paper's largest without outlier features and its smallest with."""
-PRIVILEGED = 10.0
-"""From how many times the mean importance a direction counts as privileged."""
 FREE = 0.02
 """The largest loss, as a fraction, that still counts as none."""
 
@@ -87,11 +86,9 @@ class Judged:
 
     @property
     def text(self) -> str:
-        """The numbers, and the verdict on each part where there are several."""
-        if len(self.parts) == 1:
-            return self.numbers
+        """The numbers, and the verdict on each part."""
         parts = "; ".join(f"{part}, {verdict}" for part, verdict in self.parts.items())
-        return f"{self.numbers} In parts: {parts}."
+        return f"{self.numbers} So: {parts}."
 
 
 Judge: TypeAlias = Callable[[Case], Judged | None]
@@ -153,32 +150,41 @@ def directions(case: Case) -> Judged | None:
         return None
     zero_shot, finetuned, supervised = tops.values()
     weaker = above(exact(zero_shot.importance), exact(finetuned.importance))
-    values = ", ".join(
-        f"{role} {_times(top.ratio)} ({decimal(top.importance, digits=4)})"
-        for role, top in tops.items()
-    )
     return Judged(
-        f"The largest importance, in multiples of the mean (and itself): {values}.",
+        f"The largest importance, in multiples of the mean (and itself): {_ratios(tops)}.",
         {
             "zero-shot has a privileged one": at_least(exact(zero_shot.ratio), PRIVILEGED),
             "finetuning lowers its importance": weaker,
             "supervised has none": below(exact(supervised.ratio), PRIVILEGED),
         },
-        _direction_controls(case),
+        _direction_controls(case, zero_shot),
     )
 
 
-def _direction_controls(case: Case) -> str:
+def _direction_controls(case: Case, zero_shot: Privileged) -> str:
+    """What the untrained tower has, and what is left where only decisions count."""
     texts: list[str] = []
     if untrained := case.top("untrained"):
         texts.append(f"In the untrained control it is {_times(untrained.ratio)}.")
+    if zero_shot.decision_share is not None:
+        share = percent(zero_shot.decision_share)
+        texts.append(
+            f"Of what zero-shot's adds to the logits, {share} can change a decision."
+        )
     fixed = {role: top for role in TRIO if (top := case.top(role, setting="gauge-fixed"))}
     if fixed:
-        ratios = ", ".join(f"{role} {_times(top.ratio)}" for role, top in fixed.items())
         texts.append(
-            f"With class-constant logits removed, which changes no decision: {ratios}."
+            "With class-constant logits removed, which changes no decision: "
+            f"{_ratios(fixed)}."
         )
     return " ".join(texts)
+
+
+def _ratios(tops: Mapping[str, Privileged]) -> str:
+    return ", ".join(
+        f"{role} {_times(top.ratio)} ({decimal(top.importance, digits=4)})"
+        for role, top in tops.items()
+    )
 
 
 def order(case: Case) -> Judged | None:
@@ -186,7 +192,7 @@ def order(case: Case) -> Judged | None:
     rho = case.one("zero-shot", "spearman_sigma_importance", setting="")
     if not rho:
         return None
-    numbers = f"Spearman's correlation is {with_interval(rho, decimal)} for zero-shot."
+    numbers = f"Spearman's correlation is {with_interval(rho, correlation)} for zero-shot."
     return Judged(numbers, {"0.9 or more": at_least(rho, 0.9)})
 
 
@@ -261,18 +267,20 @@ def unique_concepts(basis: str, others: Sequence[str]) -> Judge:
             return None
         second = case.each("unique_concepts", setting=basis, x=SECOND_THRESHOLD)
         also = f" At AP {SECOND_THRESHOLD:g}: {_listed(second, whole)}." if second else ""
-        zero_shot = sets["zero-shot"]
         return Judged(
             f"At AP {PAPER_THRESHOLD:g}: {_listed(held, whole)}.{also}",
-            {f"zero-shot above {role}": _larger(zero_shot, sets[role]) for role in others},
+            dict(_outnumbers(sets, role) for role in others),
             _concept_controls(case, basis, sets),
         )
 
     return judge
 
 
-def _larger(one: frozenset[str], other: frozenset[str]) -> Verdict:
-    return more(len(one - other), len(other - one))
+def _outnumbers(sets: Mapping[str, frozenset[str]], role: str) -> tuple[str, Verdict]:
+    """Whether zero-shot encodes more than another role, and by what only one encodes."""
+    own, others = sets["zero-shot"] - sets[role], sets[role] - sets["zero-shot"]
+    what = f"zero-shot above {role} ({len(own)} only its own, {len(others)} only {role}'s)"
+    return what, more(len(own), len(others))
 
 
 def _concept_controls(case: Case, basis: str, sets: Mapping[str, frozenset[str]]) -> str:
@@ -280,7 +288,11 @@ def _concept_controls(case: Case, basis: str, sets: Mapping[str, frozenset[str]]
     texts: list[str] = []
     untrained = case.concepts("untrained", basis=basis)
     if untrained is not None:
-        fewer = [role for role, held in sets.items() if _larger(untrained, held) == "seen"]
+        fewer = [
+            role
+            for role, held in sets.items()
+            if more(len(untrained - held), len(held - untrained)) == "seen"
+        ]
         beyond = f", more than {' and '.join(fewer)}: a count alone is no sign of learning"
         text = f"The untrained control “encodes” {len(untrained)}"
         texts.append(f"{text}{beyond if fewer else ''}.")

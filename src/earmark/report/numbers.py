@@ -44,6 +44,11 @@ def percent(value: float, *, digits: int = 1) -> str:
     return f"{decimal(100 * value, digits=digits)}\N{NO-BREAK SPACE}%"
 
 
+def correlation(value: float) -> str:
+    """A coefficient of correlation: to three decimals, since many are near 1."""
+    return decimal(value, digits=3)
+
+
 def points(fraction: float) -> str:
     """A fraction in percentage points, without the sign."""
     return decimal(100 * fraction, digits=1)

@@ -49,7 +49,13 @@ def theme(
         "background": paper,
         "font": FONT,
         "view": {"stroke": None},
-        "axis": {**text, **lines, "titleFontWeight": "normal", "labelOverlap": "greedy"},
+        "axis": {
+            **text,
+            **lines,
+            "titleFontWeight": "normal",
+            "labelOverlap": "greedy",
+            "labelSeparation": 2,
+        },
         "legend": {
             **text,
             "orient": "top",

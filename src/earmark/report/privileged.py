@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from .pool import Pool
 
+PRIVILEGED = 10.0
+"""From how many times the mean importance a direction counts as privileged."""
+
 
 @dataclass(frozen=True)
 class Privileged:
@@ -13,6 +16,7 @@ class Privileged:
         direction: Its number, from 0.
         importance: Its importance (Eq. 4).
         mean: The mean importance over directions.
+        privileged: How many directions have at least `PRIVILEGED` times the mean.
         decision_share: Which share of its logits differs between classes, and so can
             change a decision; None where it was not measured.
     """
@@ -20,6 +24,7 @@ class Privileged:
     direction: float | None
     importance: float
     mean: float
+    privileged: int
     decision_share: float | None
 
     @property
@@ -45,4 +50,5 @@ def most_privileged(pool: Pool, model: str, *, setting: str = "") -> Privileged 
         return None
     share = pool.one(model, "decision_share", setting=setting, x=top.x)
     mean = sum(record.value for record in held) / len(held)
-    return Privileged(top.x, top.value, mean, share.value if share else None)
+    many = sum(record.value >= PRIVILEGED * mean for record in held)
+    return Privileged(top.x, top.value, mean, many, share.value if share else None)

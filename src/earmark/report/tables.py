@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from ..results import Record
 from .lines import Line, lines
-from .numbers import TIMES, decimal, percent, points, whole
+from .numbers import TIMES, correlation, decimal, percent, points, whole
 from .pool import COLUMNS, Pool
-from .privileged import most_privileged
+from .privileged import PRIVILEGED, most_privileged
 from .table import Cell, Table
 
 DATASETS = {
@@ -107,7 +107,7 @@ def _robustness(pool: Pool) -> Table | None:
 def _fitted(line: Line) -> str:
     parts = [f"slope {decimal(line.slope)}", f"intercept {decimal(line.intercept)}"]
     if line.r is not None:
-        parts.append(f"r {decimal(line.r)}")
+        parts.append(f"r {correlation(line.r)}")
     if line.n is not None:
         parts.append(f"fitted to {line.n} models")
     if line.fitted:
@@ -159,7 +159,9 @@ def _directions(pool: Pool) -> Table | None:
         for label, cell in _privileged(pool, model, setting).items()
     ]
     entries += [
-        _Entry("Spearman of singular value and importance", r.model, Cell.of(r, decimal))
+        _Entry(
+            "Spearman of singular value and importance", r.model, Cell.of(r, correlation)
+        )
         for r in _measured(pool, "spearman_sigma_importance", setting="")
     ]
     return _by_role(
@@ -184,6 +186,8 @@ def _privileged(pool: Pool, model: str, setting: str) -> dict[str, Cell]:
         ),
         "Largest ÷ mean": Cell(decimal(top.ratio, digits=1) + TIMES, raw={"": top.ratio}),
     }
+    label = f"Directions of {PRIVILEGED:g} times the mean or more"
+    cells[label] = Cell(str(top.privileged), raw={"": top.privileged})
     if top.decision_share is not None and not setting:
         share = Cell(percent(top.decision_share), raw={"": top.decision_share})
         cells["Share of the largest that can change a decision"] = share

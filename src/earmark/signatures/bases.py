@@ -16,11 +16,15 @@ def neuron_basis(features: int) -> Float64[Tensor, "feature feature"]:
     Returns:
         The identity.
 
+    Raises:
+        ValueError: If there is no feature.
+
     Example:
         >>> neuron_basis(2)
         tensor([[1., 0.],
                 [0., 1.]], dtype=torch.float64)
     """
+    _check(features)
     return torch.eye(features, dtype=torch.float64)
 
 
@@ -34,11 +38,15 @@ def random_basis(features: int, *, seed: int = 0) -> Float64[Tensor, "feature fe
     Returns:
         Orthonormal rows.
 
+    Raises:
+        ValueError: If there is no feature.
+
     Example:
         >>> basis = random_basis(5, seed=1)
         >>> torch.allclose(basis @ basis.T, neuron_basis(5))
         True
     """
+    _check(features)
     generator = torch.Generator().manual_seed(seed)
     gaussian = torch.randn(features, features, dtype=torch.float64, generator=generator)
     q, r = torch.linalg.qr(gaussian)
@@ -70,3 +78,8 @@ def pca_basis(activations: Activations) -> Float64[Tensor, "feature feature"]:
         products = products + rows.T @ rows
     covariance = products / images - torch.outer(total / images, total / images)
     return torch.linalg.eigh(covariance).eigenvectors.flip(1).T.cpu()
+
+
+def _check(features: int) -> None:
+    if features < 1:
+        raise ValueError(f"A basis needs 1 feature or more, got {features}.")

@@ -36,15 +36,19 @@ def tiles(
         >>> [tile.shape for tile in tiles(np.ones((1500, 3), dtype=np.float32))]
         [torch.Size([1024, 3]), torch.Size([476, 3])]
     """
-    whole = isinstance(activations, (Tensor, np.ndarray))
+    batches: Iterable[Any] = [activations]
+    if not isinstance(activations, (Tensor, np.ndarray, str)) and hasattr(
+        activations, "__iter__"
+    ):
+        batches = activations
     images = 0
-    for batch in [activations] if whole else activations:
-        width = _width(batch)
-        if features not in {None, width}:
+    for batch in batches:
+        wide = width(batch)
+        if features not in {None, wide}:
             raise ValueError(
-                f"Activations have {width} features where {features} are needed."
+                f"Activations have {wide} features where {features} are needed."
             )
-        features = width
+        features = wide
         for start in range(0, len(batch), TILE):
             tile = as_float64(batch[start : start + TILE])
             if not tile.isfinite().all():
@@ -101,14 +105,81 @@ def matrix(values: Array, name: str) -> Float64[Tensor, "row column"]:
     return tensor
 
 
-def as_float64(values: Array) -> Tensor:
-    """A float64 tensor of the same values, on their device."""
-    if isinstance(values, Tensor):
-        return values.detach().double()
-    return torch.from_numpy(np.array(values, dtype=np.float64))
+def as_float64(values: object) -> Tensor:
+    """A float64 tensor of the same real numbers, on their device.
+
+    Args:
+        values: A tensor, an array, or what numpy makes an array of.
+
+    Returns:
+        A tensor of the same shape.
+
+    Raises:
+        ValueError: If they are complex, masked, or no numbers.
+    """
+    try:
+        if not isinstance(values, Tensor):
+            values = np.asanyarray(values)
+            if isinstance(values, np.ma.MaskedArray):
+                raise ValueError(
+                    "A masked array hides values: pass filled or compressed ones."
+                )
+        if (
+            values.dtype.is_complex
+            if isinstance(values, Tensor)
+            else np.iscomplexobj(values)
+        ):
+            raise ValueError(
+                f"Real numbers are needed, got {values.dtype}: take a real part."
+            )
+        if isinstance(values, Tensor):
+            return values.detach().to_dense().double()
+        return torch.from_numpy(np.array(values, dtype=np.float64))
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"An array of numbers is needed: {error}") from error
 
 
-def _width(batch: object) -> int:
+def whole_numbers(values: object, name: str) -> np.ndarray:
+    """A 1-D array of integers or booleans, one per image.
+
+    Args:
+        values: A tensor, an array or a sequence.
+        name: What an error calls them.
+
+    Returns:
+        The array; integers as int64.
+
+    Raises:
+        ValueError: If it is not 1-D, or holds anything else.
+    """
+    try:
+        array = (
+            values.detach().cpu().numpy()
+            if isinstance(values, Tensor)
+            else np.array(values)
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be whole numbers, one per image: {error}") from error
+    if array.ndim != 1 or array.dtype.kind not in "iub":
+        raise ValueError(
+            f"{name} must be whole numbers, one per image, "
+            f"got {array.dtype} of shape {array.shape}."
+        )
+    return array.copy() if array.dtype.kind == "b" else array.astype(np.int64)
+
+
+def width(batch: object) -> int:
+    """How many features a batch of activations has, once it is known to be one.
+
+    Args:
+        batch: What should be of shape (image, feature).
+
+    Returns:
+        The number of features.
+
+    Raises:
+        ValueError: If it is no 2-D tensor or array, or has no feature.
+    """
     if not isinstance(batch, (Tensor, np.ndarray)):
         raise ValueError(
             "Activations must be a tensor or an array, or batches of them, "

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import combinations
 from os import cpu_count
 from typing import Any
 
@@ -20,7 +19,7 @@ from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .batches import TILE, Activations, Array, matrix, tiles
+from .batches import TILE, Activations, Array, matrix, tiles, whole_numbers, width
 from .ranking import average_precisions
 
 ENCODED = 0.9
@@ -43,6 +42,18 @@ class ConceptSets:
     positives: tuple[NDArray[np.int64], ...]
     images: int
 
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("At least one concept is needed, got none: name one.")
+        twice = len(self.names) - len(set(self.names))
+        if twice or len(self.names) != len(self.positives):
+            raise ValueError(
+                f"Each concept needs a name of its own: {len(self.names)} names, {twice} "
+                f"of them again, for {len(self.positives)} concepts."
+            )
+        for name, indices in zip(self.names, self.positives, strict=True):
+            _check_indices(name, indices, self.images)
+
     @classmethod
     def from_positives(
         cls, positives: Mapping[str, Iterable[Any]], *, images: int
@@ -63,9 +74,7 @@ class ConceptSets:
             >>> ConceptSets.from_positives({"red": [3, 1]}, images=4).positives
             (array([1, 3]),)
         """
-        if not positives:
-            raise ValueError("At least one concept is needed, got none.")
-        checked = (_indices(name, given, images) for name, given in positives.items())
+        checked = (_indices(name, given) for name, given in positives.items())
         return cls(tuple(positives), tuple(checked), images)
 
 
@@ -93,6 +102,8 @@ class ConceptProbe:
 
     def encoded(self, threshold: float = ENCODED) -> Bool[Tensor, "concept direction"]:
         """Whether a direction's average precision for a concept reaches the threshold."""
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"An average precision lies from 0 to 1, not at {threshold}.")
         return self.average_precision >= threshold
 
     def unique(self, threshold: float = ENCODED) -> tuple[str, ...]:
@@ -108,12 +119,18 @@ class ConceptProbe:
 
     def top(self, direction: int, k: int = 3) -> tuple[tuple[str, float], ...]:
         """The ``k`` concepts that a direction tells best, and their average precision."""
+        directions = self.average_precision.shape[1]
+        if not 0 <= direction < directions or k < 1:
+            raise ValueError(
+                f"No {k} concepts of direction {direction}: ask for 1 or more, "
+                f"of directions 0 to {directions - 1}."
+            )
         column = self.average_precision[:, direction]
         best = column.argsort(descending=True, stable=True)[:k].tolist()
         return tuple((self.concepts[concept], float(column[concept])) for concept in best)
 
 
-def average_precision(scores: Array, positives: Array) -> Float64[Tensor, "direction"]:
+def average_precision(scores: Array, positives: Any) -> Float64[Tensor, "direction"]:
     """Average precision of each column of scores, step-wise, as scikit-learn defines it.
 
     Images whose scores tie share one threshold; -0.0 and 0.0 tie. Constant scores give the
@@ -135,8 +152,8 @@ def average_precision(scores: Array, positives: Array) -> Float64[Tensor, "direc
         tensor([0.8333], dtype=torch.float64)
     """
     table = matrix(scores, "scores").cpu()
-    labels = torch.as_tensor(positives).cpu()
-    if labels.dtype != torch.bool or labels.shape != table.shape[:1]:
+    labels = torch.from_numpy(whole_numbers(positives, "Positives"))
+    if labels.dtype != torch.bool or len(labels) != len(table):
         raise ValueError(
             f"Positives must be booleans, one for each of {len(table)} images, "
             f"got {labels.dtype} of shape {tuple(labels.shape)}."
@@ -193,9 +210,13 @@ def probe_concepts(
         (('large', 'odd'), 1.0)
     """
     directions = matrix(directions, "directions").cpu()
-    if not directions.any(dim=1).all():
+    lengths = directions.abs().amax(dim=1, keepdim=True)
+    if not lengths.all():
         raise ValueError("A direction of length 0 projects everything on 0: leave it out.")
+    directions = directions / lengths  # no average precision depends on their length
     activations = _one_array(activations)
+    if seed < 0:
+        raise ValueError(f"A seed is 0 or more, got {seed}.")
     sets = _sets(concepts, images=len(activations))
     drawn = [_balanced(sets, concept, seed) for concept in range(len(sets.names))]
     probed = [concept for concept, (positive, _) in enumerate(drawn) if len(positive)]
@@ -229,30 +250,6 @@ def probe_concepts(
     )
 
 
-def overlaps(sets: Mapping[str, Iterable[str]]) -> dict[tuple[str, ...], int]:
-    """How many concepts are encoded by exactly these models and no other (Fig. 4).
-
-    Args:
-        sets: For each model, the concepts that it encodes.
-
-    Returns:
-        For every combination of models, in their order, the size of its own region of the
-        Venn diagram.
-
-    Example:
-        >>> overlaps({"zero-shot": {"red", "dotted"}, "supervised": {"red"}})
-        {('zero-shot',): 1, ('supervised',): 0, ('zero-shot', 'supervised'): 1}
-    """
-    names = {model: set(encoded) for model, encoded in sets.items()}
-    regions = {}
-    for size in range(1, len(names) + 1):
-        for inside in combinations(names, size):
-            common = set.intersection(*(names[model] for model in inside))
-            others = (names[model] for model in names if model not in inside)
-            regions[inside] = len(common.difference(*others))
-    return regions
-
-
 @dataclass(frozen=True, eq=False)
 class _Membership:
     """Which sets each image is in, in compressed rows: see `average_precisions`."""
@@ -263,20 +260,33 @@ class _Membership:
     sizes: NDArray[np.int64]
 
 
-def _indices(name: str, given: Iterable[Any], images: int) -> NDArray[np.int64]:
-    indices = np.unique(np.asarray(given if hasattr(given, "__len__") else list(given)))
-    if not indices.size:
-        return indices.astype(np.int64)
-    if not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(
-            f"Concept {name!r} must be indices of images, got {indices.dtype}."
+def _indices(name: object, given: Iterable[Any]) -> NDArray[np.int64]:
+    if not isinstance(name, str):
+        raise ValueError(f"Concepts are named by text, not by {name!r}: name it so.")
+    try:
+        indices = np.asarray(
+            given if isinstance(given, (Tensor, np.ndarray)) else list(given)
         )
-    if indices[0] < 0 or indices[-1] >= images:
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Concept {name!r} must be indices of images: {error}") from error
+    if indices.size and (indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer)):
+        raise ValueError(
+            f"Concept {name!r} must be indices of images, got {indices.dtype} of shape "
+            f"{indices.shape}: numpy.flatnonzero makes them of booleans."
+        )
+    return np.unique(indices).astype(np.int64)
+
+
+def _check_indices(name: str, indices: NDArray[np.int64], images: int) -> None:
+    if (np.diff(indices) <= 0).any():
+        raise ValueError(
+            f"The images of concept {name!r} must rise: use ConceptSets.from_positives."
+        )
+    if indices.size and not 0 <= indices[0] <= indices[-1] < images:
         wrong = indices[0] if indices[0] < 0 else indices[-1]
         raise ValueError(
             f"Concept {name!r} names image {wrong}, but there are images 0 to {images - 1}."
         )
-    return indices.astype(np.int64)
 
 
 def _one_array(activations: Activations) -> Array:
@@ -284,6 +294,7 @@ def _one_array(activations: Activations) -> Array:
         raise ValueError(
             "Concepts are probed on one array (image, feature), which may be memory-mapped."
         )
+    width(activations)
     return activations
 
 
@@ -339,6 +350,8 @@ def _project(
         product = directions.numpy() @ padded.T
         scores[:, start : start + len(tile)] = product[:, : len(tile)]
         start += len(tile)
+    if not np.isfinite(scores).all():
+        raise ValueError("Projections of these activations overflow: scale them down.")
     return scores
 
 

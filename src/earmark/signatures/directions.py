@@ -75,7 +75,8 @@ class Directions:
         from scipy.stats import spearmanr  # takes half a second to import
 
         sides = [self.singular_values[: self.rank], self.importance[: self.rank]]
-        if any(side.min() == side.max() for side in sides):
+        rounding = max(self.right.shape) * torch.finfo(torch.float64).eps
+        if any(side.max() - side.min() <= rounding * side.max() for side in sides):
             return float("nan")
         found = spearmanr(sides[0].numpy(), sides[1].numpy())
         return float(found.statistic)  # pyright: ignore[reportAttributeAccessIssue]
@@ -110,7 +111,7 @@ def privileged_directions(
     weight = matrix(weight, "weight").cpu()
     if gauge_fixed:
         weight = remove_class_constant(weight)
-    left, singular_values, right = _svd(weight)
+    left, singular_values, right = decompose(weight)
 
     offset = _mean(reread(activations), weight.shape[1]) if gauge_fixed else None
     cosines, total, images = torch.zeros(len(right)).double(), 0, 0
@@ -146,12 +147,11 @@ def remove_class_constant(weight: Array) -> Float64[Tensor, "class feature"]:
     tensor = matrix(weight, "weight")
     if (tensor == tensor[0]).all():
         raise ValueError("The weight is the same for every class: it decides nothing.")
-    return tensor - tensor.mean(dim=0)
+    centred = tensor - tensor.mean(dim=0)
+    return centred - centred.mean(dim=0)  # a large mean leaves rounding the first time
 
 
-def complete(
-    right: Float64[Tensor, "direction feature"],
-) -> Float64[Tensor, "feature feature"]:
+def complete(right: Array) -> Float64[Tensor, "feature feature"]:
     """Orthonormal directions, and others that make them a basis of the whole space.
 
     Eq. 5 runs over all ``d_H`` directions; where features outnumber classes the
@@ -172,29 +172,48 @@ def complete(
                 [0., 1., 0.],
                 [0., 0., 1.]], dtype=torch.float64)
     """
+    right = matrix(right, "directions").cpu()
     gram = right @ right.T
-    if not torch.allclose(gram, torch.eye(len(right)).to(gram), atol=1e-8):
-        raise ValueError("Only orthonormal directions can be completed to a basis.")
+    if not torch.allclose(gram, torch.eye(len(right)).to(gram), atol=1e-5):
+        raise ValueError(
+            "Only orthonormal directions are completed to a basis: these are not."
+        )
     rest = torch.linalg.qr(right.T, mode="complete").Q[:, len(right) :].T
     return torch.cat([right, rest])
 
 
-def _svd(weight: Float64[Tensor, "class feature"]) -> tuple[Tensor, Tensor, Tensor]:
+def decompose(weight: Float64[Tensor, "class feature"]) -> tuple[Tensor, Tensor, Tensor]:
+    """``u``, ``sigma`` and ``v`` of Eq. 3, with singular values that count as 0 set to it.
+
+    Args:
+        weight: Finite, on the CPU.
+
+    Returns:
+        Of shapes (class, direction), (direction,) and (direction, feature).
+
+    Raises:
+        ValueError: If the weight is 0 everywhere.
+    """
     # numpy's decomposition is faster than torch's on a CPU, and does not spin.
     left, values, right = map(
         torch.from_numpy, np.linalg.svd(weight.numpy(), full_matrices=False)
     )
     floor = max(weight.shape) * torch.finfo(torch.float64).eps * values[0]
     if not values[0]:
-        raise ValueError("The weight is 0 everywhere: it has no directions.")
+        raise ValueError(
+            "The weight is 0 everywhere and has no directions: check the head."
+        )
     return left, values.where(values > floor, 0), right
 
 
 def _mean(activations: Activations, features: int) -> Float64[Tensor, "feature"]:
-    images, total = 0, torch.zeros(())
+    # Taking one image off first makes images that are all alike exactly 0 once centred.
+    first, images, total = None, 0, torch.zeros(features, dtype=torch.float64)
     for tile in tiles(activations, features=features):
-        images, total = images + len(tile), total + tile.cpu().sum(dim=0)
-    return total / images
+        rows = tile.cpu()
+        first = rows[0] if first is None else first
+        images, total = images + len(rows), total + (rows - first).sum(dim=0)
+    return total / images if first is None else first + total / images
 
 
 def _cosines(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from .robustness import PAPER_BASELINE, Baseline, Numbers, float64
 
@@ -74,11 +74,15 @@ def mean_interval(values: Numbers, *, seed: int = 0) -> tuple[float, float]:
         image = int(np.isfinite(array).argmin())
         raise ValueError(f"Image {image} has the value {array[image]}: leave it out.")
 
-    random = np.random.default_rng(seed)
-    rows = max(1, CHUNK // len(array))
-    sizes = [(min(rows, DRAWS - done), len(array)) for done in range(0, DRAWS, rows)]
-    means = [array[random.integers(len(array), size=size)].mean(axis=1) for size in sizes]
-    return _middle_95(np.concatenate(means))
+    found = bootstrap(
+        (array,),
+        np.mean,
+        n_resamples=DRAWS,
+        batch=max(1, CHUNK // len(array)),
+        method="percentile",
+        rng=seed,
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def mean_accuracy_interval(

@@ -66,8 +66,12 @@ def image_kurtosis(activations: Activations) -> Float64[Tensor, "image"]:
 
 
 def _kurtosis(rows: Float64[Tensor, "row column"]) -> Float64[Tensor, "row"]:
-    # Scaling first keeps the fourth power in range for any float64, and makes a constant
-    # row exactly constant, so that it gives 0 / 0 rather than the kurtosis of rounding.
+    # Powers of two scale without rounding, so that fourth powers stay in range; taking one
+    # entry off makes a constant row exactly 0, so that it gives 0 / 0, and spares a small
+    # spread on a large offset.
+    exponent = torch.frexp(rows.abs().amax(dim=1, keepdim=True)).exponent
+    rows = torch.ldexp(rows, -exponent)
+    rows = rows - rows[:, :1]
     rows = rows / rows.abs().amax(dim=1, keepdim=True)
     centred = rows - rows.mean(dim=1, keepdim=True)
     return centred.pow(4).mean(dim=1) / centred.square().mean(dim=1).square()

@@ -5,16 +5,22 @@ References:
     concepts, 2023, Section 3 and Fig. 3. https://arxiv.org/abs/2310.13040
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from .batches import Activations, Array, as_float64, matrix, reread, tiles
-from .directions import Directions, privileged_directions
+from .batches import Activations, Array, as_float64, matrix, reread, tiles, whole_numbers
+from .directions import (
+    Directions,
+    decompose,
+    privileged_directions,
+    remove_class_constant,
+)
 
 FRACTIONS = tuple(step / 20 for step in range(21))
 
@@ -76,76 +82,106 @@ def pruning_curve(  # noqa: PLR0913 (a decomposition that is at hand need not be
     weight = matrix(weight, "weight").cpu()
     labels = _labels(labels, classes=len(weight))
     offset = _bias(bias, classes=len(weight))
-    fractions = [float(fraction) for fraction in fractions]
-    if not fractions or not all(0 <= fraction <= 1 for fraction in fractions):
-        raise ValueError(f"Fractions to prune must lie from 0 to 1, got {fractions}.")
-    if directions is None:
+    wanted = as_float64(fractions)
+    if wanted.ndim != 1 or not len(wanted) or not ((wanted >= 0) & (wanted <= 1)).all():
+        raise ValueError(f"Fractions to prune must lie from 0 to 1, got {wanted.tolist()}.")
+    if directions is None and order == "importance":
         directions = privileged_directions(weight, reread(activations))
-    elif (len(directions.left), directions.right.shape[1]) != tuple(weight.shape):
-        raise ValueError(
-            "The directions are of a weight of another shape: decompose this one."
-        )
+    left, sigma, right = (
+        decompose(weight) if directions is None else _parts(directions, weight)
+    )
 
-    ranked = _strongest_first(directions, order)
-    kept = [len(ranked) - round(fraction * len(ranked)) for fraction in fractions]
+    ranked = _strongest_first(sigma, directions, order)
+    # Classes of one weight must tie at every rank, so their logits are computed once.
+    _, first, again = np.unique(
+        weight.numpy(), axis=0, return_index=True, return_inverse=True
+    )
+    again = torch.from_numpy(again.reshape(-1))
+    scaled, pull = right[ranked].T * sigma[ranked], left[first][:, ranked].T
+    kept = [len(ranked) - round(fraction * len(ranked)) for fraction in wanted.tolist()]
     correct, images = dict.fromkeys(sorted(kept), 0), 0
     for tile in tiles(activations, features=weight.shape[1]):
         truth = labels[images : images + len(tile)]
         images += len(tile)
-        if images > len(labels):
-            break
-        coordinates = tile.cpu() @ directions.right[ranked].T
-        logits = offset.repeat(len(tile), 1)
-        done = 0
-        for count in correct:
-            block = ranked[done:count]
-            scaled = coordinates[:, done:count] * directions.singular_values[block]
-            logits += scaled @ directions.left[:, block].T
-            correct[count] += int((logits.argmax(dim=1) == truth).sum())
-            done = count
+        if images <= len(labels):
+            for count, logits in _logits(tile.cpu(), weight, scaled, pull, again, correct):
+                correct[count] += int(((logits + offset).argmax(dim=1) == truth).sum())
     if images != len(labels):
-        raise ValueError(f"There are {len(labels)} labels, but not as many images.")
+        raise ValueError(
+            f"There are {len(labels)} labels for {images} images: give one each."
+        )
     accuracy = torch.tensor(
         [correct[count] / images for count in kept], dtype=torch.float64
     )
-    return PruningCurve(torch.tensor(fractions, dtype=torch.float64), accuracy, images)
+    return PruningCurve(wanted, accuracy, images)
 
 
-def _strongest_first(directions: Directions, order: str) -> Int64[Tensor, "direction"]:
+def _logits(
+    tile: Float64[Tensor, "image feature"],
+    weight: Float64[Tensor, "class feature"],
+    scaled: Float64[Tensor, "feature direction"],
+    pull: Float64[Tensor, "direction distinct"],
+    again: Int64[Tensor, "class"],
+    counts: Iterable[int],
+) -> Iterator[tuple[int, Float64[Tensor, "image class"]]]:
+    """The logits with the first so many directions kept, for each of the rising counts."""
+    coordinates = tile @ scaled
+    logits, done = torch.zeros(len(tile), pull.shape[1], dtype=torch.float64), 0
+    for count in counts:
+        logits += coordinates[:, done:count] @ pull[done:count]
+        done = count
+        whole = count == len(pull)  # the head itself: not even rounding may differ
+        yield count, tile @ weight.T if whole else logits[:, again]
+
+
+def _parts(directions: Directions, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    left, sigma, right = directions.left, directions.singular_values, directions.right
+    if (len(left), right.shape[1]) != tuple(weight.shape):
+        raise ValueError(
+            "The directions are of a weight of another shape: decompose this one."
+        )
+    expected = remove_class_constant(weight) if directions.gauge_fixed else weight
+    if not torch.allclose(left * sigma @ right, expected, atol=1e-9 * float(sigma[0])):
+        raise ValueError("The directions are those of another weight: decompose this one.")
+    return left, sigma, right
+
+
+def _strongest_first(
+    sigma: Float64[Tensor, "direction"], directions: Directions | None, order: str
+) -> Int64[Tensor, "ranked"]:
+    rank = int(sigma.count_nonzero())
     if order == "singular":
-        return torch.arange(directions.rank)
-    if order == "importance":
-        importance = directions.importance[: directions.rank]
-        return importance.argsort(descending=True, stable=True)
+        return torch.arange(rank)
+    if order == "importance" and directions is not None:
+        return directions.importance[:rank].argsort(descending=True, stable=True)
     raise ValueError(
         f"Directions are ordered by 'singular' or 'importance', not by {order!r}."
     )
 
 
-def _labels(labels: Array | Sequence[Any], *, classes: int) -> Int64[Tensor, "image"]:
-    tensor = torch.as_tensor(labels).cpu()
-    if tensor.ndim != 1 or tensor.is_floating_point() or tensor.is_complex():
-        raise ValueError(
-            "Labels must be whole numbers, one per image, "
-            f"got {tensor.dtype} of shape {tuple(tensor.shape)}."
-        )
-    outside = (tensor < 0) | (tensor >= classes)
+def _labels(labels: object, *, classes: int) -> Int64[Tensor, "image"]:
+    array = whole_numbers(labels, "Labels").astype(np.int64)
+    outside = (array < 0) | (array >= classes)
     if outside.any():
-        image = int(outside.int().argmax())
+        image = int(outside.argmax())
         raise ValueError(
-            f"Image {image} has label {int(tensor[image])}, "
+            f"Image {image} has label {array[image]}, "
             f"but the head has classes 0 to {classes - 1}."
         )
-    return tensor.long()
+    return torch.from_numpy(array)
 
 
-def _bias(bias: Array | None, *, classes: int) -> Float64[Tensor, "class"]:
+def _bias(bias: Any, *, classes: int) -> Float64[Tensor, "class"]:
     if bias is None:
         return torch.zeros(classes, dtype=torch.float64)
     tensor = as_float64(bias).cpu()
-    if tensor.shape != (classes,) or not tensor.isfinite().all():
+    if tensor.shape != (classes,):
         raise ValueError(
-            f"The bias must be finite, one number for each of {classes} classes, "
-            f"got shape {tuple(tensor.shape)}."
+            f"{classes} classes need as many biases, got {tuple(tensor.shape)}."
+        )
+    if not tensor.isfinite().all():
+        wrong = int(tensor.isfinite().int().argmin())
+        raise ValueError(
+            f"Class {wrong} has the bias {float(tensor[wrong])}: make it finite."
         )
     return tensor

@@ -18,7 +18,7 @@ from scipy.special import expit, logit, stdtrit
 
 
 @runtime_checkable
-class Array(Protocol):
+class SupportsArray(Protocol):
     """An array or a tensor, told by its method: torch is not imported for plain numbers."""
 
     def __array__(self) -> NDArray[Any]:
@@ -26,7 +26,7 @@ class Array(Protocol):
         ...
 
 
-Numbers: TypeAlias = float | int | Sequence[Any] | Array
+Numbers: TypeAlias = float | int | Sequence[Any] | SupportsArray
 """A number, or a list, an array or a tensor of them."""
 
 
@@ -226,12 +226,28 @@ def float64(values: Numbers) -> NDArray[np.float64]:
     Returns:
         An array of the same shape.
 
+    Raises:
+        ValueError: If they are no real numbers.
+
     Example:
         >>> float64([1, 2])
         array([1., 2.])
     """
-    detach = getattr(values, "detach", None)  # a tensor's: numpy reads none with a gradient
-    return np.asarray(detach().cpu().double() if detach else values, dtype=np.float64)
+    given: Any = values
+    if hasattr(given, "detach"):  # a tensor: numpy has no gradient and no bfloat16
+        given = given.detach().cpu()
+        given = given if given.is_complex() else given.double()
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Real numbers are needed, or an array of them: {error}."
+        ) from error
+    if array.dtype.kind not in "iufb":
+        raise ValueError(
+            f"Real numbers are needed, or an array of them, got {array.dtype}."
+        )
+    return array.astype(np.float64)
 
 
 def _paired(

@@ -7,11 +7,14 @@ References:
     concepts, 2023, Appendix B. https://arxiv.org/abs/2310.13040
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from .batches import Array, matrix
+from .batches import Array, tiles, width
 
 
 def cka(x: Array, y: Array, *, unbiased: bool = True, standardized: bool = False) -> float:
@@ -22,8 +25,11 @@ def cka(x: Array, y: Array, *, unbiased: bool = True, standardized: bool = False
     features. It is dominated by features of large variance: standardising gives each the
     same weight.
 
+    Where images outnumber features they are streamed, so that memory is bounded by the
+    square of the features; else by the square of the images.
+
     Args:
-        x: Shape (image, feature).
+        x: Shape (image, feature); may be mapped from a file.
         y: Shape (image, other feature); the same images in the same order.
         unbiased: Estimate each HSIC without bias (at least 4 images), or plainly.
         standardized: Divide each feature by its standard deviation first; constant
@@ -41,63 +47,92 @@ def cka(x: Array, y: Array, *, unbiased: bool = True, standardized: bool = False
         >>> round(cka(x, 2 * x.flip(1)), 6)
         1.0
     """
-    x, y = _centred(matrix(x, "activations x")), _centred(matrix(y, "activations y"))
+    features = max(width(x), width(y))
     least = 4 if unbiased else 2
     if len(x) != len(y):
         raise ValueError(
             f"CKA needs the same images on both sides, got {len(x)} and {len(y)}."
         )
     if len(x) < least:
-        raise ValueError(f"CKA needs at least {least} images, got {len(x)}.")
-    if standardized:
-        x, y = _standardized(x), _standardized(y)
+        raise ValueError(f"CKA needs at least {least} images, got {len(x)}: add some.")
+    sides = [_Centred.of(side, standardized=standardized) for side in (x, y)]
+    pairs = {"x": (sides[0], sides[0]), "y": (sides[1], sides[1]), "xy": tuple(sides)}
+    products = _streamed if len(x) > features else _whole
     hsic = _unbiased_hsic if unbiased else _plain_hsic
-    xx, yy = hsic(x, x), hsic(y, y)
-    for name, value in {"x": xx, "y": yy}.items():
-        if value <= 0:
+    found = {name: hsic(len(x), *products(*pair)) for name, pair in pairs.items()}
+    for name in ("x", "y"):
+        if not found[name] > 0:
             raise ValueError(
                 f"Activations {name} do not tell the images apart (HSIC 0): "
                 "a dead layer, leave it out."
             )
-    return float(hsic(x, y) / (xx.sqrt() * yy.sqrt()))
+    return float(found["xy"] / (found["x"].sqrt() * found["y"].sqrt()))
 
 
-def _centred(rows: Float64[Tensor, "image feature"]) -> Float64[Tensor, "image feature"]:
-    # Taking one image off first makes a constant feature exactly 0. The common scale keeps
-    # fourth powers in range.
-    rows = rows - rows[0]
-    rows = rows - rows.mean(dim=0)
-    return rows / rows.abs().max().clamp(min=torch.finfo(rows.dtype).tiny)
+@dataclass(frozen=True, eq=False)
+class _Centred:
+    """Activations to be read tile by tile, with features of mean 0, on a common scale."""
+
+    rows: Array
+    first: Float64[Tensor, "feature"]
+    scale: Float64[Tensor, "..."]
+    mean: Float64[Tensor, "feature"]
+    kept: Tensor
+
+    @classmethod
+    def of(cls, rows: Array, *, standardized: bool) -> "_Centred":
+        # Taking one image off first makes a constant feature exactly 0; the common scale
+        # keeps fourth powers in range.
+        first = next(iter(tiles(rows)))[0]
+        spread = max((tile - first).abs().max() for tile in tiles(rows))
+        scale = spread.clamp(min=torch.finfo(torch.float64).tiny)
+        mean = sum((((tile - first) / scale).sum(dim=0) for tile in tiles(rows)), 0 * first)
+        plain = cls(rows, first, scale, mean / len(rows), torch.ones_like(first).bool())
+        if not standardized:
+            return plain
+        squares = sum((tile.square().sum(dim=0) for tile in plain.tiles()), 0 * first)
+        std = (squares / len(rows)).sqrt()
+        kept = std > 0
+        mean = torch.where(kept, plain.mean / std, 0.0)
+        return cls(rows, first, torch.where(kept, scale * std, 1.0), mean, kept)
+
+    def tiles(self) -> Iterator[Float64[Tensor, "image varying"]]:
+        for tile in tiles(self.rows):
+            yield ((tile - self.first) / self.scale - self.mean)[:, self.kept]
 
 
-def _standardized(
-    rows: Float64[Tensor, "image feature"],
-) -> Float64[Tensor, "image varying"]:
-    std = rows.square().mean(dim=0).sqrt()
-    return (rows / std)[:, std > 0] if std.any() else rows
+def _streamed(x: _Centred, y: _Centred) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What HSIC is made of: ``|XᵀY|²``, and sums of squared lengths and their products."""
+    sums = [torch.zeros((), dtype=torch.float64)] * 4
+    for a, b in zip(x.tiles(), y.tiles(), strict=True):
+        p, q = a.square().sum(dim=1), b.square().sum(dim=1)
+        new = (a.T @ b, p.sum(), q.sum(), p @ q)
+        sums = [total + part for total, part in zip(sums, new, strict=True)]
+    return sums[0].square().sum(), sums[1], sums[2], sums[3]
 
 
-def _plain_hsic(
-    x: Float64[Tensor, "image feature"], y: Float64[Tensor, "image other"]
-) -> Float64[Tensor, ""]:
-    if len(x) < max(x.shape[1], y.shape[1]):
-        return ((x @ x.T) * (y @ y.T)).sum()
-    return (x.T @ y).square().sum()
+def _whole(x: _Centred, y: _Centred) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same, by Gram matrices: ``|XᵀY|²`` is the sum of their product."""
+    gram_x, gram_y = (
+        rows @ rows.T for rows in (torch.cat([*x.tiles()]), torch.cat([*y.tiles()]))
+    )
+    p, q = gram_x.diagonal(), gram_y.diagonal()
+    return (gram_x * gram_y).sum(), p.sum(), q.sum(), p @ q
+
+
+def _plain_hsic(_images: int, product: Tensor, *_lengths: Tensor) -> Tensor:
+    return product
 
 
 def _unbiased_hsic(
-    x: Float64[Tensor, "image feature"], y: Float64[Tensor, "image other"]
-) -> Float64[Tensor, ""]:
+    images: int, product: Tensor, lengths_x: Tensor, lengths_y: Tensor, both: Tensor
+) -> Tensor:
     # Eq. 5 of Song et al. Features of mean 0 make each row of a whole Gram matrix sum to 0,
     # so without the diagonal the rows sum to minus the squared lengths.
-    images = len(x)
-    squares_x, squares_y = x.square().sum(dim=1), y.square().sum(dim=1)
-    both = (squares_x * squares_y).sum()
-    trace = _plain_hsic(x, y) - both
-    totals = squares_x.sum() * squares_y.sum() / ((images - 1) * (images - 2))
+    trace = product - both
+    totals = lengths_x * lengths_y / ((images - 1) * (images - 2))
     rows = 2 * both / (images - 2)
     value = trace + totals - rows
-    size = trace.abs() + totals + rows
-    # What is left after three numbers cancel is rounding, not similarity.
-    value = torch.where(value.abs() <= 1e-13 * size, 0.0, value)
+    # What is left after the terms cancel is rounding, not similarity.
+    value = torch.where(value.abs() <= 1e-13 * (product + both + totals + rows), 0.0, value)
     return value / (images * (images - 3))

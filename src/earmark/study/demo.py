@@ -16,13 +16,16 @@ from ..models.lab import LAB_MODELS, load_lab
 from ..results import RECORDS, Record, write_records
 from ..signatures.robustness import Baseline, fit_baseline
 from .lab_towers import lab_baselines
-from .scan import Sets, Tell, scan
+from .progress import Tell, silent
+from .scan import Sets, scan
 
 SAMPLES = "samples"
 SHEET = (3, 12)  # rows and columns of a sheet of sample images
 
 
-def demo(out: Path, *, counts: Mapping[str, int] = COUNTS, tell: Tell) -> list[Record]:
+def demo(
+    out: Path, *, counts: Mapping[str, int] = COUNTS, tell: Tell = silent
+) -> list[Record]:
     """Render the lab, encode it with every lab model, and measure all signatures.
 
     What is there already from an earlier run (images, activations) is used again.

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,6 +36,7 @@ from ..models.lab_text import LabText
 from ..models.saved import save_classifier
 from ..models.zeroshot import zero_shot_head
 from ..tuning.training import Batches, Recipe, contrast, fit, shuffled
+from .progress import Tell, silent
 
 FACTS = Path(__file__).parents[1] / "data" / "facts"
 BASELINES = "lab_baselines.csv"
@@ -43,8 +44,6 @@ MISTAKES = "lab_a.json"
 BATCH = 256
 TEST_SEED = 0  # the seed with which the demo draws its sets
 _COLUMNS: tuple[str, ...] = ("model", "dataset", "correct", "images")
-
-Tell = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def train_lab(
     device: str = "cpu",
     seed: int = 0,
     plan: LabPlan | None = None,
-    progress: Tell | None = None,
+    tell: Tell = silent,
 ) -> None:
     """Make from nothing all that ships with the lab: towers, shift A, baselines.
 
@@ -166,13 +165,13 @@ def train_lab(
         seed: Of first weights and of the training images. The images that the baselines
             are measured on are the demo's, whatever the seed.
         plan: How much to learn from.
-        progress: Told what is being done, how many steps of it are, and of how many.
+        tell: Told of progress.
 
     Raises:
         ValueError: If there is no such device.
     """
     _check_device(device)
-    shop = _Workshop(out, device, seed, plan or LabPlan(), progress or _silent)
+    shop = _Workshop(out, device, seed, plan or LabPlan(), tell)
     makers = {
         "zero-shot": _zero_shot,
         "finetuned": _finetuned,
@@ -223,7 +222,7 @@ class _Workshop:
         head = classifier.head
         bias = None if head.bias is None else head.bias.to(self.device)
         encoder = classifier.encoder.to(self.device)
-        encoder = encoder.to(memory_format=torch.channels_last)  # pyright: ignore
+        encoder = encoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return replace(
             classifier,
             encoder=encoder,
@@ -424,7 +423,3 @@ def _check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
         raise ValueError(f"Cannot train on {device!r} ({why}); try cpu or cuda.") from error
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Tell nobody."""

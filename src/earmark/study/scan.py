@@ -1,7 +1,7 @@
 """All signatures of one model, as records."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
@@ -28,14 +28,12 @@ from ..signatures.inference import (
 from ..signatures.kurtosis import image_kurtosis
 from ..signatures.pruning import pruning_curve
 from ..signatures.robustness import Baseline, ExtrapolationWarning, effective_robustness
+from .progress import Tell, silent
 
 THRESHOLDS = (ENCODED, 0.85)  # the paper's, and the one that its footnote 4 tries
 
 Counts = tuple[int, int]
 """How many images were classified correctly, and how many there are."""
-
-Tell = Callable[[str, int, int], object]
-"""Told of progress: what is being done, how many of it are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,12 @@ class Sets:
 
 
 def scan(
-    classifier: Classifier, sets: Sets, baseline: Baseline, store: Path, *, tell: Tell
+    classifier: Classifier,
+    sets: Sets,
+    baseline: Baseline,
+    store: Path,
+    *,
+    tell: Tell = silent,
 ) -> list[Record]:
     """Measure every signature of one model.
 
@@ -160,7 +163,8 @@ def _on_shifts(
         value = effective_robustness(imagenet[0] / imagenet[1], mean, baseline=baseline)
     low, high = effective_robustness_interval(imagenet, shifts, baseline=baseline)
     note = "outside the accuracies that the baseline was fitted on" if outside else ""
-    where = {"setting": baseline.name, **where, "n": images + imagenet[1]}
+    line = {"item": baseline.name} if pruned else {"setting": baseline.name}
+    where |= {**line, "n": images + imagenet[1]}
     quantity = f"{pruned}effective_robustness"
     return [
         accuracy,
@@ -259,15 +263,14 @@ def _concepts(
     row: partial[Record], images: ConceptImages, h: Tensor, directions: Directions
 ) -> list[Record]:
     features = h.shape[1]
-    names = [concept.name for concept in images.concepts]
-    concepts = ConceptSets.from_positives(
-        dict(zip(names, images.positives, strict=True)), images=len(h)
-    )
+    concepts = ConceptSets(_names(images), images.positives, len(h))
     bases = {
         "singular": complete(directions.right),
         "neuron": neuron_basis(features),
         "random": random_basis(features),
     }
+    if directions.rank < features:  # the rest of the singular basis is arbitrary
+        bases["singular, rank(W)"] = directions.right[: directions.rank]
     probes = {
         basis: probe_concepts(h, vectors, concepts) for basis, vectors in bases.items()
     }
@@ -282,9 +285,20 @@ def _concepts(
     ]
 
 
+def _names(images: ConceptImages) -> tuple[str, ...]:
+    """The concepts' names; of those that share one, each with its number."""
+    names = [concept.name for concept in images.concepts]
+    return tuple(
+        name if names.count(name) == 1 else f"{name} ({concept.number})"
+        for name, concept in zip(names, images.concepts, strict=True)
+    )
+
+
 def _counts(row: partial[Record], basis: str, probe: ConceptProbe) -> list[Record]:
     fewest = int(probe.positives.min())
     note = f"each concept probed with {fewest} positives or more, and as many negatives"
+    if probe.skipped:
+        note += f"; {len(probe.skipped)} that no image shows, or all do, were not probed"
     counts: list[Record] = []
     for threshold in THRESHOLDS:
         unique, mean = len(probe.unique(threshold)), probe.polysemanticity(threshold)

@@ -6,7 +6,8 @@ from itertools import product
 
 import altair as alt
 
-from ..overlaps import PAPER_THRESHOLD, SECOND_THRESHOLD, encoded, overlaps
+from ...signatures.overlaps import overlaps
+from ..encoded import PAPER_THRESHOLD, SECOND_THRESHOLD, encoded
 from ..pool import COLUMNS, Pool, Row
 from .charts import (
     Drawing,

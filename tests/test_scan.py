@@ -1,0 +1,189 @@
+"""What a scan records is what the definitions give, computed here from the activations."""
+
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from PIL import Image
+
+from earmark import Classifier, Head, fit_baseline, probe_concepts
+from earmark.activations import encode
+from earmark.data.broden import Concept, ConceptImages
+from earmark.data.images import ImageSet
+from earmark.models.lab_resnet import LabArchitecture, LabResNet, LabTransform
+from earmark.results import Record, select
+from earmark.study.scan import Sets, scan
+
+CLASSES = ("one", "two", "three", "four")
+Scanned: TypeAlias = tuple[Classifier, Sets, list[Record]]
+LINE = fit_baseline([0.1, 0.4, 0.9], [0.05, 0.3, 0.7], name="line")
+CONCEPTS = (
+    Concept(1, "red", ("color",)),
+    Concept(2, "fabric", ("material",)),
+    Concept(3, "fabric", ("object",)),
+    Concept(4, "nowhere", ("scene",)),
+)
+POSITIVES = (np.arange(20), np.arange(5, 25), np.arange(10, 17), np.arange(0))
+
+
+def images(folder: Path, name: str, count: int, seed: int) -> ImageSet:
+    random = np.random.default_rng(seed)
+    (folder / name).mkdir()
+    for image in range(count):
+        pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        pixels[:, :, image % 3] //= 4
+        Image.fromarray(pixels).save(folder / name / f"{image:03}.png")
+    files = tuple(f"{image:03}.png" for image in range(count))
+    return ImageSet(name, folder / name, files, random.integers(0, 4, count), CLASSES)
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
+    folder = tmp_path_factory.mktemp("scan")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = LabResNet(LabArchitecture(stem=8, blocks=(8, 8, 8), features=6)).eval()
+        head = Head(torch.randn(4, 6), torch.randn(4), normalizes=True)
+    model = Classifier("m", "zero-shot", encoder, head, CLASSES, LabTransform(), "B", "P")
+    shifts = tuple(images(folder, name, 30, seed) for seed, name in enumerate(("r", "a")))
+    concepts = ConceptImages(images(folder, "broden", 40, 7), CONCEPTS, POSITIVES)
+    sets = Sets(images(folder, "imagenet", 60, 9), shifts, concepts)
+    return model, sets, scan(model, sets, LINE, folder / "store")
+
+
+def values(records: list[Record], **wanted: object) -> list[float]:
+    found = sorted(select(records, **wanted), key=lambda record: record.x or 0)
+    return [record.value for record in found]
+
+
+def test_importance_is_eq_4_of_the_in_distribution_images(scanned: Scanned):
+    model, sets, records = scanned
+    h = encode(model, sets.imagenet).double().numpy()
+    w = model.head.weight.double().numpy()
+    for setting, rows, weight in (
+        ("", h, w),
+        ("gauge-fixed", h - h.mean(0), w - w.mean(0)),
+    ):
+        u, sigma, v = np.linalg.svd(weight, full_matrices=False)
+        sigma = np.where(sigma > 1e-12, sigma, 0)
+        lengths = np.linalg.norm(rows, axis=1)
+        encoder = np.mean(np.abs(rows @ v.T) / lengths[:, None], axis=0)
+        rank = int((sigma > 0).sum())
+        share = 1 - u.sum(axis=0) ** 2 / 4
+        for quantity, expected in (
+            ("singular_value", sigma),
+            ("head_importance", sigma / sigma.sum()),
+            ("encoder_importance", encoder),
+            ("importance", sigma / sigma.sum() * encoder),
+            ("decision_share", share),
+        ):
+            found = values(records, quantity=quantity, setting=setting)
+            assert found[:rank] == pytest.approx(expected[:rank], abs=1e-6), quantity
+        rho = scipy.stats.spearmanr(sigma[:rank], (sigma * encoder)[:rank]).statistic
+        assert values(records, quantity="spearman_sigma_importance", setting=setting) == [
+            rho
+        ]
+
+
+@pytest.mark.parametrize("order", ["singular", "importance"])
+def test_pruning_is_the_head_without_its_weakest_directions(scanned: Scanned, order: str):
+    model, sets, records = scanned
+    u, sigma, v = np.linalg.svd(model.head.weight.double().numpy(), full_matrices=False)
+    ranking = {
+        "singular": [0, 1, 2, 3],
+        "importance": np.argsort(values(records, quantity="importance", setting=""))[::-1],
+    }[order]
+    for fraction, kept in ((0.0, 4), (0.25, 3), (0.5, 2), (0.75, 1), (1.0, 0)):
+        chosen = list(ranking[:kept])
+        weight = (u[:, chosen] * sigma[chosen]) @ v[chosen]
+        accuracy = {}
+        for one in (sets.imagenet, *sets.shifts):
+            h = encode(model, one).double().numpy()
+            h = h / np.linalg.norm(h, axis=1, keepdims=True)
+            logits = h @ weight.T + model.head.bias.numpy()
+            accuracy[one.name] = np.mean(logits.argmax(axis=1) == one.labels)
+        mean = np.mean([accuracy["r"], accuracy["a"]])
+        for dataset, expected in (("imagenet", accuracy["imagenet"]), ("shifts", mean)):
+            (record,) = select(
+                records,
+                quantity="pruned_accuracy",
+                setting=order,
+                dataset=dataset,
+                x=fraction,
+            )
+            assert record.value == pytest.approx(expected)
+        (record,) = select(
+            records, quantity="pruned_effective_robustness", setting=order, x=fraction
+        )
+        expected = mean - LINE.predict(accuracy["imagenet"])
+        assert (record.value, record.item) == (pytest.approx(expected), "line")
+
+
+@pytest.mark.parametrize("basis", ["singular", "neuron", "singular, rank(W)"])
+def test_concepts_are_counted_over_every_direction_of_the_space(
+    scanned: Scanned, basis: str
+):
+    """Six directions, though the head has four classes: Eq. 5 runs over all of them."""
+    model, sets, records = scanned
+    h = encode(model, sets.concepts.images)
+    v = np.linalg.svd(model.head.weight.double().numpy()).Vh
+    vectors = {"singular": v, "neuron": np.eye(6), "singular, rank(W)": v[:4]}[basis]
+    names = ("red", "fabric (2)", "fabric (3)")
+    table = probe_concepts(
+        h, vectors, dict(zip(names, POSITIVES[:3], strict=True))
+    ).average_precision
+    decomposed = 4  # the rest of the singular basis is arbitrary within the null space
+
+    best = {
+        record.item: record
+        for record in select(records, quantity="best_average_precision", setting=basis)
+    }
+    assert tuple(best) == names
+    for name, row in zip(names, table, strict=True):
+        assert best[name].value >= row[:decomposed].max() - 1e-6
+    assert [best[name].n for name in names] == [40, 40, 14]
+    for threshold in (0.9, 0.85):
+        (count,) = select(records, quantity="unique_concepts", setting=basis, x=threshold)
+        (poly,) = select(records, quantity="polysemanticity", setting=basis, x=threshold)
+        assert count.value == sum(record.value >= threshold for record in best.values())
+        assert (count.n, poly.n) == (3, len(vectors))
+        assert "7 positives or more" in count.note
+        assert "1 that no image shows" in count.note
+        if basis != "singular":  # whose last two directions are arbitrary
+            encoded = (table >= threshold).double().sum(dim=0).mean()
+            assert poly.value == pytest.approx(float(encoded))
+
+
+def test_top_concepts_are_those_of_the_most_important_direction(scanned: Scanned):
+    model, sets, records = scanned
+    importance = values(records, quantity="importance", setting="")
+    strongest = int(np.argmax(importance))
+    _, _, v = np.linalg.svd(model.head.weight.double().numpy(), full_matrices=False)
+    concepts = dict(zip(("red", "fabric (2)", "fabric (3)"), POSITIVES[:3], strict=True))
+    column = probe_concepts(
+        encode(model, sets.concepts.images), v[strongest : strongest + 1], concepts
+    ).average_precision[:, 0]
+
+    top = select(records, quantity="top_concept")
+
+    assert [record.x for record in top] == [1, 2, 3]
+    assert [record.value for record in top] == pytest.approx(
+        sorted(column.tolist(), reverse=True)
+    )
+    assert f"direction {strongest}," in top[0].note
+
+
+def test_an_accuracy_without_a_logit_has_no_effective_robustness(
+    scanned: Scanned, tmp_path: Path
+):
+    model, sets, _ = scanned
+    right = model.head.predict(encode(model, sets.imagenet)).numpy()
+    one = ImageSet("imagenet", sets.imagenet.root, sets.imagenet.files, right, CLASSES)
+
+    records = scan(model, Sets(one, sets.shifts, sets.concepts), LINE, tmp_path)
+
+    assert values(records, quantity="accuracy", dataset="imagenet") == [1.0]
+    assert not select(records, quantity="effective_robustness")
