@@ -627,3 +627,24 @@ def test_a_write_that_fails_leaves_what_was_there(
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"n": ' + "9" * 5001 + "}"])
+def test_json_that_python_cannot_hold(tmp_path: Path, text: str):
+    (tmp_path / "deep.json").write_text(text)
+
+    with pytest.raises(ValueError, match=r"deep.json is no result of CLIP_benchmark"):
+        read_accuracies(tmp_path / "deep.json")
+
+
+def test_true_is_no_accuracy(tmp_path: Path):
+    result = {
+        "dataset": "imagenet1k",
+        "model": "m",
+        "pretrained": "p",
+        "metrics": {"acc1": True},
+    }
+    (tmp_path / "r.json").write_text(json.dumps(result))
+
+    with pytest.raises(ValueError, match="acc1 is True: give a number"):
+        read_accuracies(tmp_path / "r.json")

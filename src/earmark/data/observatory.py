@@ -258,6 +258,8 @@ def _result(file: Path) -> dict[str, Any]:
         result = json.loads(_text(file))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} line {error.lineno} is no JSON: {error.msg}.") from error
+    except (RecursionError, ValueError) as error:  # too deep, or a number too long
+        raise ValueError(f"{file} is no result of CLIP_benchmark: {error}.") from error
     known = isinstance(result, dict) and isinstance(result.get("metrics"), dict)
     if not known or not {"dataset", "model", "pretrained"} <= result.keys():
         raise ValueError(
@@ -269,7 +271,7 @@ def _result(file: Path) -> dict[str, Any]:
 
 def _fraction(value: Any, where: str) -> float:
     try:
-        fraction = float(value)
+        fraction = float("a boolean" if isinstance(value, bool) else value)
     except (TypeError, ValueError):
         raise ValueError(f"{where} is {value!r}: give a number in [0, 1].") from None
     if not 0 <= fraction <= 1:
