@@ -185,6 +185,28 @@ def test_unique_concepts_polysemanticity_and_top_by_hand():
     assert probe.encoded(0.95).tolist() == [[True, False], [False, False], [False, False]]
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_the_length_of_a_direction_changes_nothing(scale: float):
+    activations, directions = torch.randn(40, 3).double(), torch.randn(5, 3).double()
+    concepts = {"first": range(12)}
+
+    still = probe_concepts(activations, directions, concepts)
+    scaled = probe_concepts(activations * scale, directions * scale, concepts)
+
+    assert torch.equal(scaled.average_precision, still.average_precision)
+
+
+def test_projections_that_overflow_are_refused():
+    activations = torch.full((4, 3), 1.5e308, dtype=torch.float64)
+    with pytest.raises(ValueError, match="overflow: scale them down"):
+        probe_concepts(activations, torch.ones(1, 3), {"first": [0]})
+
+
+def test_a_seed_is_not_negative():
+    with pytest.raises(ValueError, match="A seed is 0 or more, got -1"):
+        probe_concepts(torch.eye(2), torch.eye(2), {"c": [0]}, seed=-1)
+
+
 def test_concepts_that_tell_nothing_are_named():
     probe = probe_concepts(
         torch.eye(3), torch.eye(3), {"none": [], "one": [1], "every": [0, 1, 2]}

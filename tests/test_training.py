@@ -162,43 +162,55 @@ def test_contrastive_loss_by_hand(pairs: int, scale: float):
     assert loss.item() == pytest.approx(total / (2 * pairs), rel=1e-9, abs=1e-9)
 
 
-def test_one_step_is_adamw_on_the_stated_loss():
-    """One step of the loop against torch's optimizer and loss, used by hand."""
-    start = small_classifier()
-    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([3, 1, 4, 1])
+def test_descent_is_adamw_on_the_stated_loss():
+    """Three steps against the formulas of the loss, of clipping and of AdamW."""
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    head = Head(torch.randn(6, 5), torch.randn(6))
+    start = replace(small_classifier(), encoder=encoder, head=head, classes=CLASSES[:6])
+    batches = [(torch.randn(4, 3, 2, 2), torch.randint(6, (4,))) for _ in range(3)]
     recipe = Recipe(
-        steps=4,
-        learning_rate=0.01,
+        steps=3,
+        learning_rate=0.1,
         weight_decay=0.5,
+        betas=(0.8, 0.9),
         warmup=2,
-        label_smoothing=0.2,
         clip=0.3,
+        label_smoothing=0.2,
     )
-    encoder = copy.deepcopy(start.encoder).train()
-    weight, bias = (
-        torch.nn.Parameter(x.clone()) for x in (start.head.weight, start.head.bias)
-    )
-    everything = [*encoder.parameters(), weight, bias]
-    logits = encoder(images) @ weight.T + bias
-    truth = torch.full((4, len(CLASSES)), 0.2 / len(CLASSES))
-    truth[range(4), labels] += 0.8
-    (-(truth * logits.log_softmax(dim=1)).sum(dim=1).mean()).backward()
-    norm = torch.cat([part.grad.flatten() for part in everything]).norm()
-    assert norm > recipe.clip
-    for part in everything:
-        part.grad *= recipe.clip / norm
-    rate = 0.01 / 2  # half way up at the first of two steps of warm-up
-    for part in everything:
-        decay = 0.5 if part.ndim > 1 else 0.0
-        torch.optim.AdamW([part], rate, (0.9, 0.999), weight_decay=decay).step()
+    before = (encoder[1].weight, encoder[1].bias, start.head.weight, start.head.bias)
+    weights = [part.detach().double().requires_grad_() for part in before]
+    means, squares = ([torch.zeros_like(part) for part in weights] for _ in range(2))
+    for step, (images, labels) in enumerate(batches):
+        a, b, c, d = weights
+        logits = (images.double().flatten(1) @ a.T + b) @ c.T + d
+        truth = torch.full((4, 6), 0.2 / 6).double()
+        truth[range(4), labels] += 0.8
+        loss = -(truth * logits.log_softmax(dim=1)).sum(dim=1).mean()
+        slopes = torch.autograd.grad(loss, weights)
+        norm = torch.cat([slope.flatten() for slope in slopes]).norm()
+        assert norm > recipe.clip
+        rate = 0.1 * (0.5, 1, 1)[step] * (1 + cos(pi * step / 3)) / 2
+        for k, slope in enumerate(slopes):
+            clipped = slope * recipe.clip / norm
+            means[k] = 0.8 * means[k] + 0.2 * clipped
+            squares[k] = 0.9 * squares[k] + 0.1 * clipped**2
+            mean, square = (
+                means[k] / (1 - 0.8 ** (step + 1)),
+                squares[k] / (1 - 0.9 ** (step + 1)),
+            )
+            decay = 0.5 if slope.ndim > 1 else 0.0
+            weights[k] = (
+                (weights[k] * (1 - rate * decay) - rate * mean / (square.sqrt() + 1e-8))
+                .detach()
+                .requires_grad_()
+            )
 
-    last = replace(recipe, steps=1)  # its cosine at step 0 is 1 as well
-    trained = fit(start, [(images, labels)], last)
+    trained = fit(start, batches, recipe)
 
-    assert_close(trained.head.weight, weight.detach(), rtol=0, atol=1e-4)
-    assert_close(trained.head.bias, bias.detach(), rtol=0, atol=1e-4)
-    for name, value in trained.encoder.named_parameters():
-        assert_close(value, encoder.get_parameter(name), rtol=0, atol=1e-4, msg=name)
+    linear = trained.encoder[1]
+    after = (linear.weight, linear.bias, trained.head.weight, trained.head.bias)
+    for learned, expected in zip(after, weights, strict=True):
+        assert_close(learned.detach().double(), expected.detach(), rtol=0, atol=1e-4)
 
 
 def test_pace():

@@ -66,11 +66,8 @@ def image_kurtosis(activations: Activations) -> Float64[Tensor, "image"]:
 
 
 def _kurtosis(rows: Float64[Tensor, "row column"]) -> Float64[Tensor, "row"]:
-    # Powers of two scale without rounding, so that fourth powers stay in range; taking one
-    # entry off makes a constant row exactly 0, so that it gives 0 / 0, and spares a small
-    # spread on a large offset.
-    exponent = torch.frexp(rows.abs().amax(dim=1, keepdim=True)).exponent
-    rows = torch.ldexp(rows, -exponent)
+    # Taking one entry off makes a constant row exactly 0, so that it gives 0 / 0, and
+    # spares a small spread on a large offset; the scale keeps fourth powers in range.
     rows = rows - rows[:, :1]
     rows = rows / rows.abs().amax(dim=1, keepdim=True)
     centred = rows - rows.mean(dim=1, keepdim=True)
