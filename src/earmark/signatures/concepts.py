@@ -347,7 +347,8 @@ def _project(
         # one shape, and is numpy's, since MKL rounds the last columns otherwise.
         padded = np.zeros((TILE, tile.shape[1]))
         padded[: len(tile)] = tile.cpu().numpy()
-        product = directions.numpy() @ padded.T
+        with np.errstate(over="ignore", invalid="ignore"):  # told below, by a remedy
+            product = directions.numpy() @ padded.T
         scores[:, start : start + len(tile)] = product[:, : len(tile)]
         start += len(tile)
     if not np.isfinite(scores).all():
