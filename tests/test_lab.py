@@ -719,3 +719,13 @@ def test_no_such_set(tmp_path: Path, counts: dict[str, int]):
         lab.write_lab(tmp_path, counts={"imagenet": 5, **counts})
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_set_that_lost_an_image_is_made_again(tmp_path: Path):
+    lab.write_lab(tmp_path, counts={"imagenet": 5})
+    lost = next(tmp_path.glob("imagenet/val/*/*.png"))
+    lost.unlink()
+
+    lab.write_lab(tmp_path, counts={"imagenet": 5})
+
+    assert lost.is_file()

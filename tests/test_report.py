@@ -449,7 +449,7 @@ def test_caution_of_the_lab_comes_first(tmp_path: Path):
 
     assert "It is no proof about CLIP." in text
     assert text.index("no proof about CLIP") < text.index("Take-away 1")
-    assert "judged by 1 model, each trained once" in text
+    assert "judged by 1 model, none trained more than once" in text
 
 
 # What was not measured

@@ -174,7 +174,7 @@ def test_top_concepts_are_those_of_the_most_important_direction(scanned: Scanned
     assert [record.value for record in top] == pytest.approx(
         sorted(column.tolist(), reverse=True)
     )
-    assert f"direction {strongest}," in top[0].note
+    assert f"v_{strongest + 1}:" in top[0].note
 
 
 def test_an_accuracy_without_a_logit_has_no_effective_robustness(

@@ -37,7 +37,11 @@ def main() -> None:
     warnings.showwarning = _warn
     try:
         app()
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        path = f": {error.filename}; give a path that can be used" if error.filename else ""
+        _complain("error", f"{error.strerror or error}{path}")
+        sys.exit(1)
+    except ValueError as error:
         _complain("error", error)
         sys.exit(1)
 
@@ -171,7 +175,8 @@ def _write_report(records: "Sequence[Record]", study: Path) -> None:
     colours = {"seen": "green", "not seen": "red", "cannot tell": "yellow"}
     for finding in findings(Pool.of(records)):
         verdict = f"[{colours[finding.verdict]}]{finding.verdict}[/]"
-        grid.add_row(finding.claim.title, verdict, finding.here[0])
+        here = finding.here[0].replace(" %", "\N{NO-BREAK SPACE}%")
+        grid.add_row(finding.claim.title, verdict, here)
     console.print(grid)
     console.print(f"Report: {page}", highlight=False)
 

@@ -177,6 +177,9 @@ def _direction_controls(case: Case, zero_shot: Privileged) -> str:
             "With class-constant logits removed, which changes no decision: "
             f"{_ratios(fixed)}."
         )
+    if {"zero-shot", "finetuned"} <= fixed.keys():
+        lowers = fixed["finetuned"].importance < fixed["zero-shot"].importance
+        texts.append(f"So fixed, finetuning {'lowers' if lowers else 'does not lower'} it.")
     return " ".join(texts)
 
 
@@ -231,21 +234,26 @@ def _kept(before: Record, after: Record) -> Verdict:
 
 
 def _pruning_control(case: Case, *, free: bool) -> str:
-    """What the same cut costs the other roles: if nothing, it tells none of them apart."""
-    cuts = {
-        role: cut
-        for role in ("finetuned", "supervised")
-        if (cut := _cut(case, role, "pruned_accuracy", dataset="imagenet"))
-    }
-    if not cuts:
+    """What the same cut costs the other roles: if little, it tells none of them apart."""
+    losses: dict[str, list[float]] = {}
+    for role in ("finetuned", "supervised"):
+        cuts = (
+            _cut(case, role, "pruned_accuracy", dataset=on) for on in ("imagenet", "shifts")
+        )
+        held = [before.value - after.value for before, after in filter(None, cuts)]
+        if held:
+            losses[role] = held
+    if not losses:
         return ""
-    losses = {role: before.value - after.value for role, (before, after) in cuts.items()}
-    listed = " and ".join(
-        f"the {role} model {points(loss)}" for role, loss in losses.items()
+    listed = "; ".join(
+        f"the {role} model {' and '.join(map(points, held))}"
+        for role, held in losses.items()
     )
-    text = f"The same cut costs {listed} points of accuracy on ImageNet"
-    if free and all(loss <= FREE for loss in losses.values()):
-        return f"{text}: it is free for them too, and so tells nothing apart by itself."
+    both = all(len(held) == 2 for held in losses.values())
+    where = "ImageNet and on the shifts" if both else "ImageNet"
+    text = f"In points of accuracy on {where}, the same cut costs {listed}"
+    if free and all(loss <= 2 * FREE for held in losses.values() for loss in held):
+        return f"{text}: nearly free for them too, so that it tells little apart by itself."
     return f"{text}."
 
 
@@ -363,10 +371,17 @@ def polysemanticity(case: Case) -> Judged | None:
     several, under_one = at_least(zero_shot, 2.0), below(zero_shot, 1.0)
     partly: Verdict = "not seen" if under_one == "seen" else "cannot tell"
     control = case.one("untrained", "polysemanticity", **wanted)
+    random = case.one("zero-shot", "polysemanticity", **(wanted | {"setting": "random"}))
+    untrained = (
+        f"The untrained control has {with_interval(control, decimal)}." if control else ""
+    )
+    along = (
+        f"Along random directions zero-shot has {decimal(random.value)}." if random else ""
+    )
     return Judged(
         f"Concepts for each direction at AP {PAPER_THRESHOLD:g}: {_listed(held, decimal)}.",
         {"zero-shot has 2 or more": "seen" if several == "seen" else partly},
-        f"The untrained control has {with_interval(control, decimal)}." if control else "",
+        " ".join(filter(None, [untrained, along])),
     )
 
 

@@ -336,7 +336,7 @@ def _top(row: partial[Record], probe: ConceptProbe, direction: int) -> list[Reco
             setting="singular",
             item=concept,
             x=float(rank),
-            note=f"direction {direction}, counted from 0 by falling singular value",
+            note=f"v_{direction + 1}: the most important, numbered by singular value",
         )
         for rank, (concept, value) in enumerate(probe.top(direction), start=1)
     ]

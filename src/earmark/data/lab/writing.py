@@ -105,7 +105,7 @@ def _write_set(
     with replacing(root / top) as aside:
         write = _write_concepts if name == "broden" else _write_classes
         write(aside.joinpath(*below), factors, tell)
-        (aside / MARK).write_text(mark, encoding="utf-8")
+        (aside / MARK).write_text(_with_files(mark, aside), encoding="utf-8")
 
 
 def _draw(name: str, count: int, seed: int) -> Factors:
@@ -125,7 +125,13 @@ def _is_marked(folder: Path, mark: str) -> bool:
             f"{folder} was not made by earmark, which will not replace it; "
             "choose another folder for the lab."
         )
-    return (folder / MARK).read_text(encoding="utf-8") == mark
+    return (folder / MARK).read_text(encoding="utf-8") == _with_files(mark, folder)
+
+
+def _with_files(mark: str, folder: Path) -> str:
+    """The mark and how many files it stands for: a set that lost one is made again."""
+    files = sum(len(names) for _, _, names in os.walk(folder)) - (folder / MARK).exists()
+    return json.dumps({**json.loads(mark), "files": files})
 
 
 def _write_classes(folder: Path, factors: Factors, tell: Callable[[int], None]) -> None:

@@ -71,8 +71,8 @@ def _caption(pool: Pool) -> str:
     )
     text = (
         "Every direction is one mark. First by rank; then in multiples of their model's "
-        "mean (the upright line), with the largest as a number. A privileged direction "
-        "stands apart, at rank 1 and far to the right. "
+        "mean (the upright line), with the largest as a number. One privileged direction "
+        "would stand apart from the others, at rank 1 and far to the right. "
     )
     if zeros:
         text += f"Not drawn, since 0 has no place on a log scale: {zeros} of importance 0."
