@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from sklearn.metrics import average_precision_score
 
 from earmark import load_model
+from earmark.data.broden import read_broden
 from earmark.data.imagenet import SHIFTS
-from earmark.data.lab import draw_concepts, draw_id, draw_shift, render
+from earmark.data.lab import (
+    FOLDERS,
+    SCENES,
+    TEXTURES,
+    draw_concepts,
+    draw_id,
+    draw_shift,
+    render,
+)
 from earmark.models.lab import LAB_MODELS
 from earmark.results import RECORDS, Record, read_records, select
 from earmark.study.demo import demo
@@ -124,45 +132,37 @@ def test_kurtosis_is_scipys(records: list[Record]):
         )  # other batches, other bits
 
 
-def test_concepts_are_those_that_were_drawn(records: list[Record]):
-    """A colour that half of the images show is probed on all: scikit-learn gives its AP."""
-    rows = select(records, model="lab:zero-shot", quantity="best_average_precision")
-    singular = [row for row in rows if row.setting == "singular"]
-    assert (
-        len(singular)
-        == one(
-            records,
-            model="lab:zero-shot",
-            quantity="unique_concepts",
-            setting="singular",
-            x=0.9,
-        ).n
-    )
-    count = sum(row.value >= 0.9 for row in singular)
-    assert (
-        count
-        == one(
-            records,
-            model="lab:zero-shot",
-            quantity="unique_concepts",
-            setting="singular",
-            x=0.9,
-        ).value
-    )
+def test_counts_of_concepts_are_those_of_their_best_precisions(records: list[Record]):
+    for name in LAB_MODELS:
+        model = f"lab:{name}"
+        best = select(records, model=model, quantity="best_average_precision")
+        for basis in ("singular", "neuron", "random"):
+            values = [record.value for record in best if record.setting == basis]
+            for threshold in (0.9, 0.85):
+                count = one(
+                    records,
+                    model=model,
+                    quantity="unique_concepts",
+                    setting=basis,
+                    x=threshold,
+                )
+                assert count.n == len(values) > 400
+                assert count.value == sum(value >= threshold for value in values)
 
-    h = activations("zero-shot", render(draw_concepts(400, seed=0))).numpy()
+
+def test_the_concepts_are_those_that_were_drawn(out: Path):
+    """Every image's scene and texture stand in the written set as they were drawn."""
+    concepts = read_broden(out / "data" / FOLDERS["broden"])
     factors = draw_concepts(400, seed=0)
-    scene = np.bincount(factors.scene).argmax()
-    from earmark.data.lab import SCENES
 
-    record = one(rows, setting="neuron", item=SCENES[scene])
-    positives = factors.scene == scene
-    whole = max(
-        average_precision_score(positives, np.sign(column.mean()) * column)
-        for column in h.T
-    )
-    assert record.n == 2 * positives.sum()
-    assert record.value >= whole - 0.05  # fewer negatives than in the whole set
+    members = {
+        concept.name: set(places.tolist())
+        for concept, places in zip(concepts.concepts, concepts.positives, strict=True)
+    }
+
+    for names, drawn in ((SCENES, factors.scene), (TEXTURES, factors.texture)):
+        for number, name in enumerate(names):
+            assert members[name] == set(np.flatnonzero(drawn == number).tolist())
 
 
 def test_a_second_run_encodes_nothing_and_gives_the_same_records(
