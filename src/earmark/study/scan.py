@@ -174,7 +174,9 @@ def _on_shifts(
 
 def _kurtosis(row: partial[Record], h: Float[Tensor, "image feature"]) -> list[Record]:
     records: list[Record] = []
-    for setting, activations in (("", h), ("centred", h.double() - h.double().mean(dim=0))):
+    mean = h.mean(dim=0, dtype=torch.float64)
+    centred = (rows - mean for rows in h.split(1024))  # never the whole in float64
+    for setting, activations in (("", h), ("centred", centred)):
         values = image_kurtosis(activations)
         low, high = mean_interval(values)
         records.append(
