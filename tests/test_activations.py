@@ -1,68 +1,35 @@
-"""`encode` against a plain loop; the store against damage, change and interruption."""
+"""`encode` against a plain loop, in this process and in others."""
 
-import json
-import resource
-import shutil
-from collections.abc import Callable
+import multiprocessing
+import os
+import signal
+import threading
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from encoding_fakes import (
+    FEATURES,
+    IMAGES,
+    SIDE,
+    ToTensor,
+    make_classifier,
+    make_images,
+    write_image,
+)
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from earmark import activations
-from earmark.activations import encode, stored_activations
+from earmark.activations import Encoding, encode
 from earmark.data.images import ImageSet
-from earmark.models.classifier import Classifier, Head
-
-IMAGES, FEATURES, SIDE = 10, 6, 16
-
-
-@dataclass(frozen=True)
-class ToTensor:
-    """One image to one tensor; its repr says all that it does."""
-
-    scale: float = 255.0
-
-    def __call__(self, image: Image.Image) -> Tensor:  # noqa: D102
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1) / self.scale
-
-
-def make_classifier(encoder: nn.Module | None = None, transform: Callable | None = None):
-    encoder = encoder or nn.Sequential(
-        nn.Conv2d(3, 16, 3, stride=2, padding=1),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Flatten(),
-        nn.Linear(16 * SIDE * SIDE // 4, FEATURES),
-    )
-    head = Head(torch.zeros(2, FEATURES))
-    return Classifier(
-        "tiny", "other", encoder.eval(), head, ("cat", "dog"), transform or ToTensor()
-    )
+from earmark.models.classifier import Classifier
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> ImageSet:
-    root = tmp_path / "images"
-    root.mkdir()
-    files = tuple(f"{image}.png" for image in range(IMAGES))
-    for image, file in enumerate(files):
-        write_image(root / file, seed=image)
-    return ImageSet("small", root, files)
-
-
-def write_image(path: Path, *, seed: int, side: int = SIDE) -> None:
-    pixels = np.random.default_rng(seed).integers(256, size=(side, side, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    return make_images(tmp_path / "images")
 
 
 def plain_loop(classifier: Classifier, images: ImageSet, batch_size: int) -> Tensor:
@@ -270,241 +237,164 @@ def test_no_batch(images: ImageSet, batch_size: int):
         encode(make_classifier(), images, batch_size=batch_size)
 
 
-def stored_file(store: Path) -> Path:
-    [path] = store.iterdir()
-    return path
+@pytest.mark.parametrize("workers", [1, 3])
+def test_processes_change_no_bit(images: ImageSet, workers: int):
+    classifier, done = make_classifier(), []
 
-
-def unreadable(image: Image.Image) -> Tensor:
-    raise AssertionError("An image was preprocessed, though its activations are stored.")
-
-
-def test_encodes_once(images: ImageSet, tmp_path: Path):
-    classifier = make_classifier()
-    expected = encode(classifier, images, batch_size=4)
-    done = []
-
-    first = stored_activations(
+    encoded = encode(
         classifier,
         images,
-        tmp_path / "a" / "b",
-        batch_size=4,
+        batch_size=3,
+        workers=workers,
         progress=lambda *n: done.append(n),
     )
-    written = stored_file(tmp_path / "a" / "b").stat()
-    shutil.copytree(images.root, tmp_path / "moved")
-    moved = replace(images, name="moved", root=tmp_path / "moved")
-    again = stored_activations(
-        classifier, moved, tmp_path / "a" / "b", batch_size=4, progress=lambda *_: 1 / 0
-    )
 
-    assert torch.equal(first, expected)
-    assert torch.equal(again, expected)
-    assert done == [(4, 10), (8, 10), (10, 10)]
-    assert stored_file(tmp_path / "a" / "b").stat().st_mtime_ns == written.st_mtime_ns
+    assert torch.equal(encoded, plain_loop(classifier, images, 3))
+    assert done == [(3, 10), (6, 10), (9, 10), (10, 10)]
+    assert not multiprocessing.active_children()
 
 
-def test_the_file_says_what_it_was_made_of(images: ImageSet, tmp_path: Path):
-    classifier = make_classifier()
-    stored_activations(classifier, images, tmp_path / "store", batch_size=4)
+def test_processes_read_channels_last(images: ImageSet):
+    recorder = Recorder()
 
-    path = stored_file(tmp_path / "store")
-    with safe_open(path, "pt") as file:
-        key = file.metadata()["key"]
+    encode(make_classifier(recorder), images, batch_size=8, workers=1)
 
-    assert path.stem == sha256(key.encode()).hexdigest()
-    assert json.loads(key) == {
-        "model": classifier.fingerprint,
-        "images": images.fingerprint(),
-        "precision": "torch.float32",
-        "batch_size": 4,
-        "device": "cpu",
-        "torch": torch.__version__,
-    }
+    assert all(b.is_contiguous(memory_format=torch.channels_last) for b in recorder.batches)
 
 
-def changed_weight(classifier: Classifier, images: ImageSet) -> dict:
-    with torch.no_grad():
-        classifier.encoder[0].weight[3, 2, 1, 0] += 1e-6
-    return {"classifier": replace(classifier)}
+def test_an_error_in_a_process_is_one_line(images: ImageSet):
+    write_image(images.path(5), seed=0, side=8)
+
+    with pytest.raises(ValueError, match=r"^[^\n]*5\.png is .* must crop\.$"):
+        encode(make_classifier(), images, batch_size=4, workers=1)
+
+    assert not multiprocessing.active_children()
 
 
-def changed_statistic(classifier: Classifier, images: ImageSet) -> dict:
-    classifier.encoder[1].running_mean += 0.5
-    return {"classifier": replace(classifier)}
+def test_an_error_of_the_encoder_ends_the_processes(images: ImageSet):
+    with pytest.raises(ValueError, match="must return"):
+        encode(make_classifier(nn.Identity()), images, batch_size=1, workers=1)
+
+    assert not multiprocessing.active_children()
 
 
-def changed_precision(classifier: Classifier, images: ImageSet) -> dict:
-    classifier.encoder.double()
-    return {"classifier": replace(classifier)}
+@dataclass(frozen=True)
+class Killed:
+    """What happens to a process that takes too much memory."""
+
+    def __call__(self, image: Image.Image) -> Tensor:  # noqa: D102
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ToTensor()(image)
 
 
-def changed_transform(classifier: Classifier, images: ImageSet) -> dict:
-    return {"classifier": replace(classifier, transform=ToTensor(scale=128.0))}
+def test_a_process_that_is_killed(images: ImageSet):
+    with pytest.raises(OSError, match=r"^A process that decodes .* killed.*or 0\.$"):
+        encode(make_classifier(transform=Killed()), images, workers=1)
 
 
-def changed_image(classifier: Classifier, images: ImageSet) -> dict:
-    write_image(images.path(2), seed=99)
-    return {}
+def test_the_next_batch_is_read_while_one_is_encoded(images: ImageSet):
+    opened = threading.Event()
+
+    def transform(image: Image.Image) -> Tensor:
+        if image == images.open(5):
+            opened.set()
+        return ToTensor()(image)
+
+    class Waiting(nn.Flatten):
+        def forward(self, pixels: Tensor) -> Tensor:
+            assert opened.wait(timeout=10)
+            return super().forward(pixels)
+
+    encode(make_classifier(Waiting(), transform), images, batch_size=4)
 
 
-def fewer_images(classifier: Classifier, images: ImageSet) -> dict:
-    return {"images": replace(images, files=images.files[:-1])}
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_autocast(images: ImageSet, precision: str):
+    classifier, dtype = make_classifier(), getattr(torch, precision)
+    exact = encode(classifier, images, batch_size=10)
+    pixels = torch.stack([ToTensor()(images.open(i)) for i in range(IMAGES)])
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        expected = classifier.encoder(pixels)
+
+    encoded = encode(classifier, images, batch_size=10, precision=precision)
+
+    assert expected.dtype == dtype
+    assert torch.equal(encoded, expected.float())
+    assert not torch.equal(encoded, exact)
+    assert_close(encoded, exact, atol=0.05, rtol=0.05)
 
 
-def other_batch_size(classifier: Classifier, images: ImageSet) -> dict:
-    return {"batch_size": 5}
+class Large(nn.Flatten):
+    """Sums that float16 cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * SIDE * SIDE, 2)
+        nn.init.constant_(self.linear.weight, 1e4)
+
+    def forward(self, pixels: Tensor) -> Tensor:  # noqa: D102
+        return self.linear(super().forward(pixels))
+
+
+def test_an_overflow_within_float16(images: ImageSet):
+    with pytest.raises(ValueError, match=r"for image 0 of small.*compute in bfloat16"):
+        encode(make_classifier(Large()), images, precision="float16")
+    assert encode(make_classifier(Large()), images, precision="bfloat16").isfinite().all()
+
+
+class Full(nn.Flatten):
+    """Has no memory for more than two images."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, pixels: Tensor) -> Tensor:  # noqa: D102
+        if len(pixels) > 2:
+            raise self.error
+        return super().forward(pixels)
 
 
 @pytest.mark.parametrize(
-    "change",
+    "error",
     [
-        changed_weight,
-        changed_statistic,
-        changed_precision,
-        changed_transform,
-        changed_image,
-        fewer_images,
-        other_batch_size,
+        torch.cuda.OutOfMemoryError("whatever it says"),
+        RuntimeError(
+            "DefaultCPUAllocator: not enough memory: you tried to allocate 7 bytes."
+        ),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"),
     ],
 )
-def test_whatever_changes_the_values_changes_the_key(
-    images: ImageSet, tmp_path: Path, change: Callable[[Classifier, ImageSet], dict]
-):
-    call = {"classifier": make_classifier(), "images": images, "batch_size": 4}
-    stored_activations(store=tmp_path / "store", **call)
-    call |= change(call["classifier"], images)
-
-    stored = stored_activations(store=tmp_path / "store", **call)
-
-    assert torch.equal(stored, encode(**call))
-    assert len(list((tmp_path / "store").iterdir())) == 2
+def test_a_batch_that_does_not_fit(images: ImageSet, error: Exception):
+    with pytest.raises(ValueError, match=r"of 5 images does not fit .* batch size of 2\.$"):
+        encode(make_classifier(Full(error)), images, batch_size=5)
+    assert len(encode(make_classifier(Full(error)), images, batch_size=2)) == IMAGES
 
 
-def test_any_flipped_byte_is_noticed_and_mended(images: ImageSet, tmp_path: Path):
-    classifier = make_classifier()
-    expected = encode(classifier, images)
-    stored_activations(classifier, images, tmp_path / "store")
-    path = stored_file(tmp_path / "store")
-    whole = path.read_bytes()
+def test_memory_that_is_truly_lacking(images: ImageSet):
+    class Vast(nn.Flatten):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return torch.empty(len(pixels), 2**50)
 
-    for place in [*range(0, len(whole), 9), len(whole) - 1]:
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.warns(UserWarning, match=rf"{path} .* It is made again\."):
-            mended = stored_activations(classifier, images, tmp_path / "store")
-        assert torch.equal(mended, expected)
-        assert torch.equal(
-            stored_activations(classifier, images, tmp_path / "store"), expected
-        )
+    with pytest.raises(ValueError, match=r"A batch of 1 images .*: use a larger device\.$"):
+        encode(make_classifier(Vast()), images, batch_size=1)
 
 
-@pytest.mark.parametrize("length", [0, 5, 100, -1])
-def test_a_file_that_was_cut_off(images: ImageSet, tmp_path: Path, length: int):
-    classifier = make_classifier()
-    stored_activations(classifier, images, tmp_path / "store")
-    path = stored_file(tmp_path / "store")
-    path.write_bytes(path.read_bytes()[:length])
-
-    with pytest.warns(UserWarning, match=r"is no file of activations"):
-        mended = stored_activations(classifier, images, tmp_path / "store")
-
-    assert torch.equal(mended, encode(classifier, images))
+def test_other_errors_stay_what_they_are(images: ImageSet):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        encode(make_classifier(nn.Sequential(nn.Flatten(), nn.Linear(3, 3))), images)
 
 
-@pytest.mark.parametrize(("old", "new"), [(b"[10,6]", b"[6,10]"), (b'"F32"', b'"I32"')])
-def test_a_header_that_tells_another_shape(
-    images: ImageSet, tmp_path: Path, old: bytes, new: bytes
-):
-    classifier = make_classifier()
-    stored_activations(classifier, images, tmp_path / "store")
-    path = stored_file(tmp_path / "store")
-    whole = path.read_bytes()
-    assert old in whole
-    path.write_bytes(whole.replace(old, new))
-
-    with pytest.warns(UserWarning, match="is damaged: its bytes do not fit"):
-        mended = stored_activations(classifier, images, tmp_path / "store")
-
-    assert torch.equal(mended, encode(classifier, images))
-
-
-def test_a_file_that_somebody_else_made(images: ImageSet, tmp_path: Path):
-    classifier = make_classifier()
-    stored_activations(classifier, images, tmp_path / "store")
-    save_file({"activations": torch.ones(2, 2)}, stored_file(tmp_path / "store"))
-
-    with pytest.warns(UserWarning, match="holds the activations of something else"):
-        mended = stored_activations(classifier, images, tmp_path / "store")
-
-    assert torch.equal(mended, encode(classifier, images))
-
-
-def test_a_file_of_another_model(images: ImageSet, tmp_path: Path):
-    mine, other = make_classifier(), make_classifier()
-    stored_activations(mine, images, tmp_path / "mine")
-    stored_activations(other, images, tmp_path / "other")
-    shutil.copy(stored_file(tmp_path / "other"), stored_file(tmp_path / "mine"))
-
-    with pytest.warns(UserWarning, match="holds the activations of something else"):
-        mended = stored_activations(mine, images, tmp_path / "mine")
-
-    assert torch.equal(mended, encode(mine, images))
-
-
-def test_writing_to_the_answer_changes_no_file(images: ImageSet, tmp_path: Path):
-    classifier = make_classifier()
-    expected = encode(classifier, images)
-
-    stored_activations(classifier, images, tmp_path / "store").zero_()
-
-    assert torch.equal(stored_activations(classifier, images, tmp_path / "store"), expected)
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/maps").exists(), reason="reads Linux's list of maps"
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "must be at least 1, got 0"),
+        ({"workers": -1}, "cannot be -1 workers"),
+        ({"precision": "float8"}, "no precision 'float8': take float32, bfloat16, float16"),
+        ({"kept_as": "int8"}, "no precision 'int8'"),
+    ],
 )
-def test_the_answer_is_mapped_from_the_file(images: ImageSet, tmp_path: Path):
-    stored = stored_activations(make_classifier(), images, tmp_path / "store")
-    path = stored_file(tmp_path / "store")
-
-    places = [
-        line.split()[0].split("-")
-        for line in Path("/proc/self/maps").read_text().splitlines()
-        if line.endswith(str(path))
-    ]
-
-    assert any(int(low, 16) <= stored.data_ptr() < int(high, 16) for low, high in places)
-
-
-def test_an_interrupted_write_leaves_nothing(
-    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def interrupted(tensors: dict, path: Path, **_: object) -> None:
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(activations, "save_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        stored_activations(make_classifier(), images, tmp_path / "store")
-
-    assert list((tmp_path / "store").iterdir()) == []
-
-
-def test_a_full_disk(images: ImageSet, tmp_path: Path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    classifier = make_classifier(nn.Flatten())  # 30 kB of activations
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"Cannot write .*\.safetensors: .*too large"):
-            stored_activations(classifier, images, tmp_path / "store")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-    assert list((tmp_path / "store").iterdir()) == []
-
-
-def test_an_image_that_is_gone(images: ImageSet, tmp_path: Path):
-    images.path(4).unlink()
-
-    with pytest.raises(FileNotFoundError, match=r"4\.png"):
-        stored_activations(make_classifier(), images, tmp_path / "store")
+def test_options_that_make_no_sense(options: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Encoding(**options)

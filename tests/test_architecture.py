@@ -62,6 +62,9 @@ HEAVY = {
     "pyarrow",
     "open_clip",
     "timm",
+    "torchvision",
+    "transformers",
+    "sklearn",
     "ray",
 }
 

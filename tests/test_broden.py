@@ -1,4 +1,7 @@
-"""Broden's format is read as it stands: compared with a slow reader, pixel by pixel."""
+"""Broden's format is read as it stands: compared with a slow reader, pixel by pixel.
+
+Concepts may also lie in folders.
+"""
 
 import csv
 from pathlib import Path
@@ -11,7 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from earmark.data.broden import CATEGORIES, Concept, read_broden
+from earmark.data.broden import (
+    CATEGORIES,
+    Concept,
+    ConceptImages,
+    read_broden,
+    read_concept_folders,
+    read_concepts,
+)
 
 HEADER = ["image", "split", "ih", "iw", "sh", "sw", *CATEGORIES]
 LABELS = (1, 2, 255, 256, 257, 512, 65535)
@@ -264,3 +274,129 @@ def test_no_image(tmp_path: Path):
 
     with pytest.raises(ValueError, match=r"index.csv lists no image"):
         read_broden(tmp_path)
+
+
+def write_images(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(b"the same bytes")
+
+
+def names_of(read: ConceptImages) -> dict[str, list[str]]:
+    """The files of each concept."""
+    return {
+        concept.name: [read.images.files[image] for image in positives]
+        for concept, positives in zip(read.concepts, read.positives, strict=True)
+    }
+
+
+def test_concepts_in_folders(tmp_path: Path):
+    write_images(
+        tmp_path,
+        "zebra/1.jpg",
+        "cat/2.PNG",
+        "cat/10.jpg",
+        "cat/from the web/1.jpg",
+        "cat/notes.txt",
+        "cat/.hidden.jpg",
+        "cat/a/too/deep.jpg",
+        ".hidden/1.jpg",
+        "beside.jpg",
+    )
+    done = []
+
+    read = read_concept_folders(tmp_path, progress=lambda *counts: done.append(counts))
+
+    assert names_of(read) == {
+        "cat": ["cat/10.jpg", "cat/2.PNG", "cat/from the web/1.jpg"],
+        "zebra": ["zebra/1.jpg"],
+    }
+    assert read.concepts == (
+        Concept(1, "cat", ("object",)),
+        Concept(2, "zebra", ("object",)),
+    )
+    assert len(read.images) == 4
+    assert read.images.root == tmp_path
+    assert read.images.labels is None
+    assert {positives.dtype for positives in read.positives} == {np.dtype(np.int64)}
+    assert done == [(1, 2), (2, 2)]
+
+
+def test_linked_images_are_images_of_their_own(tmp_path: Path):
+    write_images(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    (tmp_path / "dog" / "1.jpg").hardlink_to(tmp_path / "cat" / "1.jpg")
+    (tmp_path / "bird").symlink_to(tmp_path / "cat")
+
+    assert names_of(read_concept_folders(tmp_path)) == {
+        "bird": ["bird/1.jpg"],
+        "cat": ["cat/1.jpg"],
+        "dog": ["dog/1.jpg", "dog/2.jpg"],
+    }
+
+
+def test_an_empty_concept(tmp_path: Path):
+    write_images(tmp_path, "cat/1.jpg", "dog/readme.txt")
+
+    with pytest.raises(ValueError, match=r"concept .*dog holds no image: fill or remove"):
+        read_concept_folders(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["", "gone"])
+def test_no_concept(tmp_path: Path, folder: str):
+    with pytest.raises(FileNotFoundError, match=r"No concepts in .* index.csv and label"):
+        read_concepts(tmp_path / folder)
+
+
+def test_the_format_is_told_by_the_tables(tmp_path: Path):
+    example(tmp_path / "broden")
+    write_images(tmp_path / "folders", "cat/1.jpg", "dog/1.jpg")
+    done = []
+
+    tables = read_concepts(
+        tmp_path / "broden", progress=lambda *counts: done.append(counts)
+    )
+    folders = read_concepts(
+        tmp_path / "folders", progress=lambda *counts: done.append(counts)
+    )
+
+    assert tables.concepts == read_broden(tmp_path / "broden").concepts
+    assert [concept.name for concept in folders.concepts] == ["cat", "dog"]
+    assert done == [(1, 2), (2, 2)] * 2
+    for table in ("index.csv", "label.csv"):
+        (tmp_path / "broden" / table).rename(tmp_path / "broden" / "aside")
+        with pytest.raises(FileNotFoundError, match=f"No .*{table}"):
+            read_concepts(tmp_path / "broden")
+        (tmp_path / "broden" / "aside").rename(tmp_path / "broden" / table)
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=5),
+    st.sets(st.integers(0, 19)),
+)
+def test_without_some_images(sizes: list[int], drop: set[int]):
+    """Each concept keeps those of its files that stay, and nothing else."""
+    with TemporaryDirectory() as folder:
+        for concept, size in enumerate(sizes):
+            files = [f"{concept}/{image}.png" for image in range(size + 1)]
+            write_images(Path(folder), *files)
+        whole = read_concept_folders(Path(folder))
+    drop = {image for image in drop if image < len(whole.images)}
+    dropped = {whole.images.files[image] for image in drop}
+
+    left = whole.without(drop)
+
+    assert left.concepts == whole.concepts
+    assert names_of(left) == {
+        name: [file for file in files if file not in dropped]
+        for name, files in names_of(whole).items()
+    }
+    assert {positives.dtype for positives in left.positives} == {np.dtype(np.int64)}
+    assert not dropped & set(left.images.files)
+
+
+@pytest.mark.parametrize("image", [-1, 2])
+def test_without_an_image_that_is_not_there(tmp_path: Path, image: int):
+    write_images(tmp_path, "cat/1.jpg", "dog/1.jpg")
+
+    with pytest.raises(ValueError, match=f"counted from 0, but no {image}"):
+        read_concept_folders(tmp_path).without([image])

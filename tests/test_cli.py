@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["demo", "er", "report", "train"]
+COMMANDS = ["check", "demo", "er", "report", "scan", "train"]
 
 
 def earmark(*arguments: str) -> subprocess.CompletedProcess[str]:

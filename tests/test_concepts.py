@@ -296,8 +296,20 @@ def test_directions_have_a_length_and_fit():
 def test_activations_are_one_finite_array():
     with pytest.raises(ValueError, match="Image 1 has NaN"):
         probe_concepts(torch.tensor([[1.0], [torch.nan]]), torch.eye(1), {"c": [0]})
-    with pytest.raises(ValueError, match="probed on one array"):
-        probe_concepts([torch.eye(2)], torch.eye(2), {"c": [0]})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="tensor or an array"):
+        probe_concepts("h", torch.eye(2), {"c": [0]})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="read twice"):
+        probe_concepts(iter([torch.eye(2)]), torch.eye(2), {"c": [0]})
+
+
+def test_batches_are_probed_as_one_array():
+    activations, directions = torch.randn(2500, 6), torch.randn(5, 6)
+    concepts = {"few": np.arange(0, 2500, 90), "many": np.arange(300, 1900)}
+
+    whole = probe_concepts(activations, directions, concepts)
+    parts = probe_concepts(activations.split(1100), directions, concepts)
+
+    assert torch.equal(whole.average_precision, parts.average_precision)
 
 
 def test_unknown_orientation():

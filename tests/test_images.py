@@ -2,7 +2,10 @@
 
 import io
 import os
+import pickle
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,9 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from earmark.data.imagenet import DATASETS, SHIFTS, read_dataset, read_image_folder
+from earmark.data.imagenet import imagenet_wnids, read_images, read_own
 from earmark.data.images import ImageSet, decode
 
 FILES = [
@@ -40,7 +43,7 @@ def test_order_and_labels_depend_on_names_alone(files: list[str], classes: list[
             (root / file).parent.mkdir(exist_ok=True)
             (root / file).touch()
 
-        images = read_image_folder(root, name="shift", classes=classes)
+        images = read_own(root, name="shift", classes=classes)
 
         by_pathlib = [path.relative_to(root) for path in sorted(root.glob("*/*"))]
         assert list(map(Path, images.files)) == by_pathlib
@@ -57,69 +60,287 @@ def test_passes_over_what_is_hidden_or_no_image(tmp_path: Path):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
 
-    assert read_image_folder(tmp_path, name="x", classes=["cat"]).files == ("cat/1.png",)
+    assert read_own(tmp_path, name="x", classes=["cat"]).files == ("cat/1.png",)
 
 
 def test_a_folder_that_is_no_class(tmp_path: Path):
     write_image(tmp_path / "n01440765" / "1.png")
 
     with pytest.raises(ValueError, match=r"n01440765 is none of the 2 .*: n01440764\)"):
-        read_image_folder(tmp_path, name="x", classes=["n02085620", "n01440764"])
+        read_own(tmp_path, name="x", classes=["n02085620", "n01440764"])
     with pytest.raises(ValueError, match=r"none of the 0 classes \(nearest: none\)"):
-        read_image_folder(tmp_path, name="x", classes=[])
+        read_own(tmp_path, name="x", classes=[])
 
 
 def test_a_class_folder_without_images(tmp_path: Path):
     write_image(tmp_path / "cat" / "nested" / "1.png")
 
     with pytest.raises(ValueError, match=r"/cat holds no image"):
-        read_image_folder(tmp_path, name="x", classes=["cat"])
+        read_own(tmp_path, name="x", classes=["cat"])
 
 
 def test_an_empty_tree(tmp_path: Path):
     with pytest.raises(ValueError, match=r"holds no class folder: expected .*/CLASS/IMAGE"):
-        read_image_folder(tmp_path, name="x", classes=["cat"])
+        read_own(tmp_path, name="x", classes=["cat"])
 
 
-# The layout that users of wise-ft and CLIP_benchmark have, as design and manuals state it.
-LAYOUT = {
-    "imagenet": "imagenet/val",
-    "v2": "imagenetv2-matched-frequency-format-val",
-    "r": "imagenet-r",
-    "sketch": "sketch",
-    "objectnet": "objectnet-1.0/images",
-    "a": "imagenet-a",
+def test_numbered_folders_count_the_classes(tmp_path: Path):
+    for number in ("0", "2", "10"):
+        write_image(tmp_path / number / "1.png")
+    classes = [f"class {k}" for k in range(11)]
+
+    images = read_own(tmp_path, name="x", classes=classes)
+
+    assert images.files == ("0/1.png", "10/1.png", "2/1.png")
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 10, 2]
+    with pytest.raises(ValueError, match="numbers up to 10, but there are 10 classes"):
+        read_own(tmp_path, name="x", classes=classes[:10])
+
+
+def test_names_that_are_numbers_stay_names(tmp_path: Path):
+    for digit in ("1", "2"):
+        write_image(tmp_path / digit / "1.png")
+
+    images = read_own(tmp_path, name="digits", classes=["2", "1", "0"])
+
+    assert images.labels is not None
+    assert images.labels.tolist() == [1, 0]
+    write_image(tmp_path / "7" / "1.png")
+    with pytest.raises(ValueError, match="/7 is none of the 3"):
+        read_own(tmp_path, name="digits", classes=["2", "1", "0"])
+
+
+def test_numbers_of_classes_of_imagenet_are_imagenets(tmp_path: Path):
+    write_image(tmp_path / "2" / "1.png")
+    wnids = imagenet_wnids()
+
+    images = read_own(tmp_path, name="x", classes=[wnids[9], wnids[2]])
+
+    assert images.labels is not None
+    assert images.labels.tolist() == [1]
+    with pytest.raises(ValueError, match=r"/2 \(n01484850\) is none of the 3"):
+        read_own(tmp_path, name="x", classes=wnids[7:10])
+
+
+def test_two_folders_of_one_number(tmp_path: Path):
+    for number in ("1", "01"):
+        write_image(tmp_path / number / "1.png")
+
+    with pytest.raises(ValueError, match="two folders of one number"):
+        read_own(tmp_path, name="x", classes=["cat", "dog"])
+
+
+@given(st.sets(st.sampled_from([*FILES, "top.png", "a/b/c/d.gif.PNG", "a/b.png"])))
+def test_unlabelled_images_lie_at_any_depth(files: set[str]):
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        for file in [*files, ".hidden/1.png", "a/.1.png", "notes.txt"]:
+            (root / file).parent.mkdir(exist_ok=True, parents=True)
+            (root / file).touch()
+        if not files:
+            with pytest.raises(ValueError, match="holds no image"):
+                read_images(root, name="x")
+            return
+
+        images = read_images(root, name="x")
+
+        assert images.files == tuple(sorted(files))
+        assert images.labels is None
+
+
+def test_a_circle_of_links(tmp_path: Path):
+    write_image(tmp_path / "one" / "a" / "1.png")
+    (tmp_path / "one" / "a" / "back").symlink_to(tmp_path / "one")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+
+    assert read_images(tmp_path / "link", name="x").files == ("a/1.png",)
+
+
+@pytest.mark.parametrize("read", [read_own, read_images])
+def test_no_folder(tmp_path: Path, read: Callable[..., ImageSet]):
+    classes = {"classes": ["cat"]} if read is read_own else {}
+    with pytest.raises(FileNotFoundError, match=r"No folder .*/gone: "):
+        read(tmp_path / "gone", name="x", **classes)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_opens_every_mode_as_rgb(tmp_path: Path, mode: str):
+    name = "1.tif" if mode == "CMYK" else "1.png"
+    write_image(tmp_path / name, mode=mode)
+    images = ImageSet("x", tmp_path, (name,))
+
+    with Image.open(tmp_path / name) as expected:
+        assert expected.mode == mode
+        expected_pixels = np.asarray(expected.convert("RGB"))
+    assert np.array_equal(np.asarray(images.open(0)), expected_pixels)
+
+
+def test_a_palette_with_transparency(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(4, size=(8, 8), dtype=np.uint8)
+    palette = np.random.default_rng(1).integers(256, size=(4, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels, "P")
+    image.putpalette(palette.tobytes())
+    image.save(tmp_path / "1.png", transparency=bytes([0, 60, 200, 255]))
+
+    opened = ImageSet("x", tmp_path, ("1.png",)).open(0)
+
+    assert np.array_equal(np.asarray(opened), palette[pixels])
+
+
+DEEP = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+# How each kind of deep image is written, and the part of white that its values are.
+DEPTHS = {
+    "I;16.png": (DEEP, DEEP / 65_535),
+    "I;16B.tif": (DEEP.astype(">u2"), DEEP / 65_535),
+    "I.tif": (DEEP.astype(np.int32), DEEP / 65_535),
+    "I.tiff": (DEEP.astype(np.int32) * 32_768, DEEP / 65_536),
+    "F.tif": (DEEP.astype(np.float32) / 65_535, DEEP / 65_535),
+    "F.tiff": (DEEP.astype(np.float32) / 257, DEEP / 65_535),
+    "F.TIF": (DEEP.astype(np.float32), DEEP / 65_535),
+    "F.TIFF": (DEEP.astype(np.float32) * 1000, DEEP / 65_535),
 }
 
 
-def test_reads_each_dataset_from_its_layout(tmp_path: Path):
-    for seed, (name, folder) in enumerate(LAYOUT.items()):
-        write_image(tmp_path / folder / "cat" / f"{name}.png", seed=seed)
+@pytest.mark.parametrize("name", DEPTHS)
+def test_deep_images_are_scaled_and_not_clipped(tmp_path: Path, name: str):
+    values, white = DEPTHS[name]
+    Image.fromarray(values).save(tmp_path / name)
+    with Image.open(tmp_path / name) as saved:
+        assert saved.mode == Path(name).stem
 
-    assert set(DATASETS) == set(LAYOUT)
-    for name in DATASETS:
-        images = read_dataset(tmp_path, name, classes=["dog", "cat"])
-        assert (images.name, images.files) == (name, (f"cat/{name}.png",))
-    assert SHIFTS == ("v2", "r", "sketch", "objectnet", "a")
+    opened = np.asarray(ImageSet("x", tmp_path, (name,)).open(0))
 
-
-def test_a_missing_dataset_names_the_layout(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match=r"of sketch are .*/sketch/CLASS/IMAGE\."):
-        read_dataset(tmp_path, "sketch", classes=["cat"])
+    assert (opened == opened[..., :1]).all()
+    assert np.abs(opened[..., 0] - 255 * white).max() <= 0.5001
 
 
-def test_an_unknown_dataset(tmp_path: Path):
-    with pytest.raises(ValueError, match="'imagenet-c': choose imagenet, v2, r, sketch"):
-        read_dataset(tmp_path, "imagenet-c", classes=["cat"])
+def test_a_16_bit_pgm(tmp_path: Path):
+    (tmp_path / "1.pgm").write_bytes(b"P5 256 256 65535 " + DEEP.astype(">u2").tobytes())
+
+    opened = np.asarray(ImageSet("x", tmp_path, ("1.pgm",)).open(0))
+
+    assert np.abs(opened[..., 0] - DEEP / 257).max() <= 0.5
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_opens_every_mode_as_rgb(tmp_path: Path, mode: str):
-    write_image(tmp_path / "1.png", mode=mode)
-    images = ImageSet("x", tmp_path, ("1.png",))
+def test_pixels_that_are_not_finite(tmp_path: Path):
+    Image.fromarray(np.full((2, 2), np.nan, np.float32)).save(tmp_path / "1.tif")
 
-    with Image.open(tmp_path / "1.png") as expected:
-        assert images.open(0) == expected.convert("RGB")
+    with pytest.raises(ValueError, match=r"/1\.tif \(a pixel is not finite\)"):
+        ImageSet("x", tmp_path, ("1.tif",)).open(0)
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "1.tif")
+    assert not np.asarray(ImageSet("x", tmp_path, ("1.tif",)).open(0)).any()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_stand_upright(tmp_path: Path, kind: str, orientation: int):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    pixels = np.random.default_rng(0).integers(256, size=(6, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f"1.{kind}", exif=exif)
+
+    opened = ImageSet("x", tmp_path, (f"1.{kind}",)).open(0)
+
+    with Image.open(tmp_path / f"1.{kind}") as saved:
+        expected = ImageOps.exif_transpose(saved)
+    assert np.array_equal(np.asarray(opened), np.asarray(expected))
+    assert ImageOps.exif_transpose(opened) == opened
+    assert opened.size == ((4, 6) if orientation < 5 else (6, 4))
+
+
+@given(st.binary(max_size=60))
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of broken EXIF
+def test_broken_exif_breaks_no_image(content: bytes):
+    image = Image.linear_gradient("L").resize((8, 8)).convert("RGB")
+    with TemporaryDirectory() as folder:
+        image.save(Path(folder) / "1.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08" + content)
+        image.save(Path(folder) / "2.jpg")
+        broken, whole = (ImageSet("x", Path(folder), (f"{k}.jpg",)) for k in (1, 2))
+        opened = broken.open(0)
+        with Image.open(Path(folder) / "1.jpg") as saved:
+            turned = saved.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+        assert turned or opened == whole.open(0)
+
+
+@pytest.mark.parametrize("border", [0, 1, 3])
+def test_a_border_is_cut_from_each_side(tmp_path: Path, border: int):
+    write_image(tmp_path / "1.png")
+    pixels = np.asarray(ImageSet("x", tmp_path, ("1.png",)).open(0))
+
+    opened = ImageSet("x", tmp_path, ("1.png",), border=border).open(0)
+
+    kept = slice(border, 8 - border)
+    assert np.array_equal(np.asarray(opened), pixels[kept, kept])
+
+
+def test_nothing_within_a_border(tmp_path: Path):
+    write_image(tmp_path / "1.png")
+
+    with pytest.raises(ValueError, match=r"/1\.png has 8 x 8 pixels, .* border of 4"):
+        ImageSet("x", tmp_path, ("1.png",), border=4).open(0)
+
+
+def test_fingerprint_sees_the_border(tmp_path: Path):
+    write_image(tmp_path / "1.png")
+    sets = [ImageSet("x", tmp_path, ("1.png",), border=border) for border in (0, 2)]
+
+    assert sets[0].fingerprint() != sets[1].fingerprint()
+
+
+@given(st.sets(st.integers(0, 4)), st.booleans(), st.booleans())
+def test_without_drops_images_and_their_labels(gone: set[int], held: bool, labels: bool):
+    with TemporaryDirectory() as folder:
+        files = tuple(f"{k}.png" for k in range(5))
+        for seed, file in enumerate(files):
+            write_image(Path(folder) / file, seed=seed)
+        images = ImageSet("x", Path(folder), files, border=1)
+        if labels:
+            images = replace(images, labels=np.arange(5) % 2, classes=("a", "b"))
+        opened = [images.open(image) for image in range(5)]
+        if held:
+            images = images.held()
+            images.open(3)
+
+        rest = images.without(gone)
+
+        kept = [image for image in range(5) if image not in gone]
+        assert rest.files == tuple(files[image] for image in kept)
+        assert (rest.labels is None) == (not labels)
+        if rest.labels is not None:
+            assert rest.labels.tolist() == [image % 2 for image in kept]
+        assert [rest.open(place) for place in range(len(rest))] == [
+            opened[image] for image in kept
+        ]
+        assert type(rest) is type(images)
+        assert rest.fingerprint() == images.without(gone).fingerprint()
+
+
+@pytest.mark.parametrize("image", [-1, 2])
+def test_without_an_image_that_is_not_there(image: int):
+    with pytest.raises(ValueError, match=rf"x has 2 images, .* but no {image}"):
+        ImageSet("x", Path(), ("1.png", "2.png")).without([0, image])
+
+
+@pytest.mark.parametrize("counts_as", [(0, -2), (1, -1)])
+def test_what_classes_count_as_must_fit(counts_as: tuple[int, ...]):
+    with pytest.raises(ValueError, match="of x: there are 1, counted from 0"):
+        ImageSet("x", Path(), (), classes=("cat",), counts_as=counts_as)
+
+
+def test_held_images_are_not_sent_to_other_processes(tmp_path: Path):
+    write_image(tmp_path / "1.png")
+    held = ImageSet("x", tmp_path, ("1.png",), border=2).held()
+    opened = held.open(0)
+    small = len(pickle.dumps(held.held()))
+    copy = pickle.loads(pickle.dumps(held))  # noqa: S301 (it was made one line above)
+
+    assert copy.open(0) == opened
+    assert small == len(pickle.dumps(copy))
+    shutil.rmtree(tmp_path)
+    assert held.open(0) == opened
+    with pytest.raises(ValueError, match="Cannot read"):
+        pickle.loads(pickle.dumps(held)).open(0)  # noqa: S301
 
 
 def test_a_missing_image(tmp_path: Path):

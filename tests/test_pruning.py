@@ -263,3 +263,36 @@ def test_pruning_by_sigma_reads_once_and_needs_no_cosine():
     curve = pruning_curve(torch.eye(3), iter([activations]), [0, 0, 2], fractions=[0])
 
     assert curve.accuracy.item() == 1
+
+
+def test_classes_that_do_not_compete_cannot_win():
+    """Slowly: argmax over the logits of the competing classes alone, then their label."""
+    weight, bias, h = (
+        torch.randn(6, 4).double(),
+        torch.randn(6).double(),
+        torch.randn(50, 4),
+    )
+    counts_as = [1, -1, 0, 1, -1, 2]
+    labels = torch.randint(3, (50,))
+
+    curve = pruning_curve(
+        weight, h, labels, bias=bias, fractions=[0, 0.5], counts_as=counts_as
+    )
+
+    left, sigma, right = torch.linalg.svd(weight, full_matrices=False)
+    for kept, accuracy in ((4, curve.accuracy[0]), (2, curve.accuracy[1])):
+        pruned = (left[:, :kept] * sigma[:kept]) @ right[:kept]
+        logits = h.double() @ pruned.T + bias
+        names = torch.tensor([1, 0, 1, 2])
+        predicted = names[logits[:, [0, 2, 3, 5]].argmax(dim=1)]
+        assert accuracy == (predicted == labels).double().mean()
+
+
+def test_labels_that_classes_count_as_must_fit():
+    weight, h = torch.eye(3), torch.eye(3)
+    with pytest.raises(ValueError, match="3 classes need as many labels"):
+        pruning_curve(weight, h, [0, 0, 0], counts_as=[0, 1])
+    with pytest.raises(ValueError, match="0 competing"):
+        pruning_curve(weight, h, [0, 0, 0], counts_as=[-1, -1, -1])
+    with pytest.raises(ValueError, match="Image 2 has label 2"):
+        pruning_curve(weight, h, [0, 1, 2], counts_as=[0, 1, -1])

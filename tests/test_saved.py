@@ -158,7 +158,7 @@ def test_a_description_that_lacks_a_word(saved: Path, word: str):
     [
         ({"architecture": "vgg"}, "its architecture 'vgg' is not 'lab-resnet'"),
         ({"role": "teacher"}, "its role 'teacher' is none of zero-shot, finetuned"),
-        ({"classes": ["goose"]}, r"its head has shape \(3, 6\) for 1 classes"),
+        ({"classes": ["goose"]}, "names 1 classes, but its head has 3"),
         (
             {"widths": {"blocks": [8, 8, 12], "depth": 3}},
             "unexpected keyword argument 'depth'",

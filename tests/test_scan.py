@@ -52,7 +52,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
     shifts = tuple(images(folder, name, 30, seed) for seed, name in enumerate(("r", "a")))
     concepts = ConceptImages(images(folder, "broden", 40, 7), CONCEPTS, POSITIVES)
     sets = Sets(images(folder, "imagenet", 60, 9), shifts, concepts)
-    return model, sets, scan(model, sets, LINE, folder / "store")
+    return model, sets, scan(model, sets, [LINE], folder / "store")
 
 
 def values(records: list[Record], **wanted: object) -> list[float]:
@@ -184,7 +184,7 @@ def test_an_accuracy_without_a_logit_has_no_effective_robustness(
     right = model.head.predict(encode(model, sets.imagenet)).numpy()
     one = ImageSet("imagenet", sets.imagenet.root, sets.imagenet.files, right, CLASSES)
 
-    records = scan(model, Sets(one, sets.shifts, sets.concepts), LINE, tmp_path)
+    records = scan(model, Sets(one, sets.shifts, sets.concepts), [LINE], tmp_path)
 
     assert values(records, quantity="accuracy", dataset="imagenet") == [1.0]
     assert not select(records, quantity="effective_robustness")

@@ -1,54 +1,63 @@
-"""ImageNet and its shifts: a table, and one loader for class folders.
+"""ImageNet and its shifts, read from any layout that their users have."""
 
-Folders bear the names of the model's classes, as in the lab. The real sets' own ways
-(numbered folders, 200 of the classes, ObjectNet's map) are not read yet.
-"""
-
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
+from .catalogue import (
+    DATASETS,
+    SHIFTS,
+    Dataset,
+    class_set,
+    imagenet_wnids,
+    objectnet_labels,
+    objectnet_map,
+)
+from .folders import (
+    EXTENSIONS,
+    list_folders,
+    list_images,
+    read_class_folders,
+    read_images,
+    read_own,
+)
 from .images import ImageSet
+from .validation import is_flat_validation, read_flat_validation
+from .webdataset import has_shards, read_shards
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What is known of one dataset before it is read.
-
-    Attributes:
-        name: What records and commands call it.
-        title: What tables and figures call it.
-        folder: Where its class folders lie, below the folder of all datasets.
-    """
-
-    name: str
-    title: str
-    folder: str
-
-
-DATASETS: Mapping[str, Dataset] = MappingProxyType({
-    dataset.name: dataset
-    for dataset in (
-        Dataset("imagenet", "ImageNet", "imagenet/val"),
-        Dataset("v2", "ImageNet-V2", "imagenetv2-matched-frequency-format-val"),
-        Dataset("r", "ImageNet-R", "imagenet-r"),
-        Dataset("sketch", "ImageNet-Sketch", "sketch"),
-        Dataset("objectnet", "ObjectNet", "objectnet-1.0/images"),
-        Dataset("a", "ImageNet-A", "imagenet-a"),
-    )
-})
-SHIFTS = tuple(name for name in DATASETS if name != "imagenet")
+__all__ = [
+    "DATASETS",
+    "EXTENSIONS",
+    "SHIFTS",
+    "Dataset",
+    "class_set",
+    "found_datasets",
+    "imagenet_wnids",
+    "objectnet_map",
+    "read_dataset",
+    "read_images",
+    "read_own",
+]
 
 
 def read_dataset(data_dir: Path, name: str, *, classes: Sequence[str]) -> ImageSet:
-    """Read ImageNet or one of its shifts from the layout that wise-ft's users have.
+    """Read ImageNet or one of its shifts for a head.
+
+    For a head of ImageNet's 1,000 wnids, in any order, it is read as published:
+
+    - folders named by wnid, or by number as in ImageNet-V2, where folder 10 is class 10;
+    - ImageNet's validation images in one folder, with one of the known files of labels;
+    - ImageNet-R and -A with 200 classes each; only these compete for a prediction;
+    - ObjectNet's 113 classes that ImageNet has too, each of which stands for one to three
+      of ImageNet's; its other 200 folders are passed over and its border is cut;
+    - CLIP_benchmark's tar files. Their labels count the sorted folders of the set that was
+      converted, which for ObjectNet are those of the 113 classes; where
+      ``classnames.txt`` lies beside them, ObjectNet's labels are told by its names.
+
+    For any other head it must be in class folders, as `read_own` reads them. For no head,
+    with no classes, the images are read without labels.
 
     Args:
         data_dir: The folder of all datasets.
@@ -56,78 +65,156 @@ def read_dataset(data_dir: Path, name: str, *, classes: Sequence[str]) -> ImageS
         classes: The classifier's classes, in the order of its head's rows.
 
     Returns:
-        Its images, with the label of each.
+        Its images, with the label of each where there are classes.
 
     Raises:
-        ValueError: If no dataset has this name; and as `read_image_folder` does.
+        FileNotFoundError: If it is in none of its layouts' places.
+        ValueError: If no dataset has this name, a folder is no class or has no image, an
+            image has no label, or a file of labels or a tar file cannot be read.
 
     Example:
         >>> read_dataset(Path("data"), "v3", classes=["cat"])
         Traceback (most recent call last):
         ...
-        ValueError: No dataset is called 'v3': choose imagenet, v2, r, sketch, objectnet, a.
+        ValueError: No dataset is called 'v3': choose imagenet, imagenet-train, v2, \
+v2-threshold0.7, v2-top-images, r, sketch, objectnet, a.
     """
     if name not in DATASETS:
         raise ValueError(f"No dataset is called {name!r}: choose {', '.join(DATASETS)}.")
-    return read_image_folder(data_dir / DATASETS[name].folder, name=name, classes=classes)
+    dataset = DATASETS[name]
+    root = _find(data_dir, dataset)
+    in_tars = root == _tars(data_dir, dataset)
+    if not classes:
+        return _read_unlabelled(root, dataset, in_tars=in_tars)
+    if not _are_imagenet(classes):
+        if in_tars:
+            raise ValueError(_numbered_classes(root, dataset, classes))
+        return read_own(root, name=name, classes=classes)
+    read = _read_tars if in_tars else _read_folder
+    images = read(root, data_dir, dataset, classes)
+    return replace(images, counts_as=_counts_as(dataset, classes), border=dataset.border)
 
 
-def read_image_folder(root: Path, *, name: str, classes: Sequence[str]) -> ImageSet:
-    """Read a folder that holds one folder of images per class.
-
-    The order is that of torchvision's ``ImageFolder``: by folder, then by file, as
-    strings. What is hidden or is no image is passed over. A class without a folder is no
-    error, since some shifts hold few classes.
+def found_datasets(data_dir: Path) -> tuple[str, ...]:
+    """Which datasets a folder holds, in any layout; whether they are whole is not checked.
 
     Args:
-        root: The folder of the class folders.
-        name: What tables call the images.
-        classes: The classifier's classes, in the order of its head's rows. They are the
-            names that the folders may have.
+        data_dir: The folder of all datasets.
 
     Returns:
-        The images, with the label of each.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If a folder is no class or has no image, or there is no class folder.
+        Keys of `DATASETS`, in its order.
     """
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"No folder {root}: the images of {name} are expected as {root}/CLASS/IMAGE."
-        )
-    index = {klass: place for place, klass in enumerate(classes)}
-    files: list[str] = []
-    labels: list[int] = []
-    for folder in _folders(root):
-        if folder not in index:
-            raise ValueError(_no_class(root / folder, classes))
-        images = _images(root / folder)
-        files += [f"{folder}/{image}" for image in images]
-        labels += [index[folder]] * len(images)
-    if not files:
-        raise ValueError(f"{root} holds no class folder: expected {root}/CLASS/IMAGE.")
-    return ImageSet(name, root, tuple(files), np.array(labels, np.int64), tuple(classes))
+    return tuple(name for name, dataset in DATASETS.items() if _places(data_dir, dataset))
 
 
-def _folders(root: Path) -> list[str]:
-    with os.scandir(root) as entries:
-        names = [entry.name for entry in entries if entry.is_dir()]
-    return sorted(name for name in names if not name.startswith("."))
-
-
-def _images(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS)]
-    images = sorted(name for name in names if not name.startswith("."))
-    if not images:
-        raise ValueError(f"The class folder {folder} holds no image: fill or remove it.")
-    return images
-
-
-def _no_class(folder: Path, classes: Sequence[str]) -> str:
-    near = get_close_matches(folder.name, classes, n=1, cutoff=0)
-    return (
-        f"The folder {folder} is none of the {len(classes)} classes "
-        f"(nearest: {', '.join(near) or 'none'}): rename or remove it."
+def _find(data_dir: Path, dataset: Dataset) -> Path:
+    """The first place that holds something, or else the first that is there at all."""
+    places = _places(data_dir, dataset)
+    folders = [data_dir / folder for folder in dataset.folders]
+    places += [folder for folder in folders if folder.is_dir()]
+    if places:
+        return places[0]
+    others = [*dataset.folders[1:], *([dataset.webdataset] if dataset.webdataset else [])]
+    raise FileNotFoundError(
+        f"No folder {folders[0]}: the images of {dataset.name} are expected as "
+        f"{folders[0]}/CLASS/IMAGE, or in {data_dir} under {' or '.join(others)}."
     )
+
+
+def _places(data_dir: Path, dataset: Dataset) -> list[Path]:
+    folders = [data_dir / folder for folder in dataset.folders]
+    places = [folder for folder in folders if folder.is_dir() and _holds_any(folder)]
+    tars = _tars(data_dir, dataset)
+    return places + ([tars] if tars and has_shards(tars) else [])
+
+
+def _tars(data_dir: Path, dataset: Dataset) -> Path | None:
+    return data_dir / dataset.webdataset if dataset.webdataset else None
+
+
+def _holds_any(folder: Path) -> bool:
+    return bool(list_folders(folder) or list_images(folder))
+
+
+def _are_imagenet(classes: Sequence[str]) -> bool:
+    return sorted(classes) == list(imagenet_wnids())
+
+
+def _own_classes(dataset: Dataset, classes: Sequence[str]) -> tuple[str, ...]:
+    """What labels refer to: the head's order where the set has all of its classes."""
+    return tuple(classes) if dataset.classes == "imagenet" else class_set(dataset.classes)
+
+
+def _counts_as(dataset: Dataset, classes: Sequence[str]) -> tuple[int, ...] | None:
+    if dataset.classes == "imagenet":
+        return None
+    own = class_set(dataset.classes)
+    stands_for = objectnet_map() if dataset.classes == "objectnet" else {}
+    place = {
+        wnid: at for at, name in enumerate(own) for wnid in stands_for.get(name, (name,))
+    }
+    return tuple(place.get(klass, -1) for klass in classes)
+
+
+def _numbered_classes(root: Path, dataset: Dataset, classes: Sequence[str]) -> str:
+    return (
+        f"{root} holds tar files whose labels number {dataset.title}'s "
+        f"{len(class_set(dataset.classes))} classes, and the head's {len(classes)} are not "
+        f"ImageNet's wnids: unpack it into class folders with their names."
+    )
+
+
+def _read_unlabelled(root: Path, dataset: Dataset, *, in_tars: bool) -> ImageSet:
+    if in_tars:
+        images = read_shards(root, name=dataset.name, classes=class_set(dataset.classes))
+        return replace(images, labels=None, classes=(), border=dataset.border)
+    return replace(read_images(root, name=dataset.name), border=dataset.border)
+
+
+def _read_folder(
+    root: Path, data_dir: Path, dataset: Dataset, classes: Sequence[str]
+) -> ImageSet:
+    if dataset.name == "imagenet" and not list_folders(root) and is_flat_validation(root):
+        top = data_dir / Path(dataset.folder).parts[0]
+        return read_flat_validation(root, top, classes=classes)
+    own = _own_classes(dataset, classes)
+    others = set(objectnet_labels()) if dataset.classes == "objectnet" else set[str]()
+    return read_class_folders(
+        root,
+        name=dataset.name,
+        classes=own,
+        numbered=imagenet_wnids() if dataset.classes == "imagenet" else (),
+        passed_over=others - set(own),
+    )
+
+
+def _read_tars(
+    root: Path, data_dir: Path, dataset: Dataset, classes: Sequence[str]
+) -> ImageSet:
+    order = class_set(dataset.classes)
+    if dataset.classes == "objectnet":
+        order = _objectnet_order(root / "classnames.txt")
+    images = read_shards(root, name=dataset.name, classes=order)
+    own = _own_classes(dataset, classes)
+    place = {klass: at for at, klass in enumerate(own)}
+    moved = np.array([place[klass] for klass in order], np.int64)
+    labels = None if images.labels is None else moved[images.labels]
+    return replace(images, labels=labels, classes=own)
+
+
+def _objectnet_order(path: Path) -> tuple[str, ...]:
+    """ObjectNet's folders in the order that its tar files' labels number them."""
+    if not path.is_file():
+        return class_set("objectnet")
+    labels = objectnet_labels()
+    folder = {labels[name].lower(): name for name in class_set("objectnet")}
+    names = path.read_text(encoding="utf-8").split("\n")
+    names = [name.strip().lower() for name in names if name.strip()]
+    unknown = [name for name in names if name not in folder]
+    if unknown or len(set(names)) != len(folder) or len(names) != len(folder):
+        raise ValueError(
+            f"{path} does not list ObjectNet's {len(folder)} classes that ImageNet has, "
+            f"once each{f' ({unknown[0]!r} is none)' if unknown else ''}: replace it; or "
+            "remove it if the labels number the sorted folders."
+        )
+    return tuple(folder[name] for name in names)

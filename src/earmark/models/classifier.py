@@ -1,10 +1,13 @@
 """The contract that every model meets: an encoder, a linear head, and how to see."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Literal
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -48,12 +51,75 @@ class Head:
         return nn.functional.linear(self.reads(activations), self.weight, self.bias)
 
     def predict(
-        self, activations: Float[Tensor, "image feature"]
+        self,
+        activations: Float[Tensor, "image feature"],
+        *,
+        competing: Tensor | None = None,
     ) -> Int64[Tensor, "image"]:
-        """The class of highest logit for each image, a few images at a time."""
+        """The class of highest logit for each image, a few images at a time.
+
+        Args:
+            activations: Of shape (image, feature).
+            competing: Of shape (class,), which classes may win; None lets all compete.
+
+        Returns:
+            The number of a class for each image.
+        """
+        barred = torch.zeros(()) if competing is None else _bar(competing)
         return torch.cat([
-            self.logits(rows).argmax(dim=1) for rows in activations.split(1024)
+            (self.logits(rows) + barred).argmax(dim=1) for rows in activations.split(1024)
         ])
+
+
+def _bar(competing: Tensor) -> Tensor:
+    return torch.zeros(len(competing)).masked_fill(~competing.bool(), -torch.inf)
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """The half of a vision-language model that makes class weights out of words.
+
+    Attributes:
+        embed: Texts to one embedding each, of shape (text, feature), in the space of the
+            encoder's activations, before any normalisation.
+        scale: What cosines are multiplied by to become logits.
+        fingerprint: A hash of all that embeddings depend on: weights and tokenizer.
+        tower: The module that computes them, so that it can be put on a device.
+    """
+
+    embed: Callable[[Sequence[str]], Tensor] = field(repr=False)
+    scale: float
+    fingerprint: str
+    tower: nn.Module | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What an encoder can be built again from, without its weights.
+
+    Attributes:
+        family: Who builds it: a key of `LIBRARIES`.
+        architecture: What that family's ``build_encoder`` takes; JSON can hold it.
+    """
+
+    family: str
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def library(self) -> str:
+        """The package that computes the encoder, with its version."""
+        package = LIBRARIES[self.family]
+        return f"{package} {version(package)}"
+
+
+LIBRARIES: Mapping[str, str] = MappingProxyType({
+    "lab": "torch",
+    "open_clip": "open_clip_torch",
+    "timm": "timm",
+    "torchvision": "torchvision",
+    "hf": "transformers",
+})
+"""For each family of models, the package whose code it is."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +131,15 @@ class Classifier:
         role: Its part in a study.
         encoder: Images of shape (image, channel, height, width) to activations of shape
             (image, feature); in evaluation mode.
-        head: Activations to logits.
+        head: Activations to logits; of an encoder that has none yet, no rows.
         classes: The names of the head's classes, in the order of its rows: the folders
             of a dataset are matched with them.
         transform: One image to one tensor (channel, height, width). Its ``repr`` says all
             that it does, since the fingerprint holds it.
         backbone: The architecture, as tables show it.
         pretraining: What it was pretrained on, as tables show it.
+        text: The text tower, where there is one: other heads can be made with it.
+        blueprint: What `save_classifier` keeps to build the encoder again.
     """
 
     name: str
@@ -82,6 +150,8 @@ class Classifier:
     transform: Callable[[Image.Image], Tensor] = field(repr=False)
     backbone: str = ""
     pretraining: str = ""
+    text: TextTower | None = field(default=None, repr=False)
+    blueprint: Blueprint | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.head.weight):
@@ -94,6 +164,9 @@ class Classifier:
     def fingerprint(self) -> str:
         """SHA-256 over what fixes the activations: architecture, weights, preprocessing."""
         digest = sha256(f"{self.transform!r}\n{self.encoder!r}".encode())
+        if self.blueprint:
+            built = [self.blueprint.library, dict(self.blueprint.architecture)]
+            digest.update(json.dumps(built, sort_keys=True).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             flat = tensor.detach().cpu().contiguous().view(-1)

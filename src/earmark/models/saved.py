@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..files import replacing
-from .classifier import Classifier, Head, Role
+from .classifier import Blueprint, Classifier, Head, Role
 from .lab_resnet import LabArchitecture, LabResNet, LabTransform
+from .preprocessing import Preprocessing
 
 _KEY = "earmark"
 _LAB_RESNET = "lab-resnet"
@@ -26,7 +27,8 @@ def save_classifier(
 
     Args:
         path: The file to make or replace, ``*.safetensors`` by custom.
-        classifier: One whose encoder is a `LabResNet`.
+        classifier: One that `load_model` made, however its weights changed since. Its
+            text tower is not kept.
         dtype: What the weights are kept in; float32 keeps every bit, float16 takes half
             the room.
 
@@ -48,12 +50,7 @@ def save_classifier(
         >>> load_classifier(path).classes
         ('goose', 'duck')
     """
-    encoder, transform, head = classifier.encoder, classifier.transform, classifier.head
-    if not (isinstance(encoder, LabResNet) and isinstance(transform, LabTransform)):
-        raise ValueError(
-            f"{classifier.name} cannot be saved: its encoder is a {type(encoder).__name__} "
-            f"seen through {transform!r}, and earmark saves only the lab's towers."
-        )
+    encoder, head = classifier.encoder, classifier.head
     tensors = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     tensors["head.weight"] = head.weight
     if head.bias is not None:
@@ -65,11 +62,43 @@ def save_classifier(
         "pretraining": classifier.pretraining,
         "classes": classifier.classes,
         "normalizes": head.normalizes,
-        "architecture": _LAB_RESNET,
-        "widths": asdict(encoder.architecture),
-        "transform": asdict(transform),
+        **_described(classifier),
     }
     write_tensors(path, tensors, description, dtype=dtype)
+
+
+def _described(classifier: Classifier) -> dict[str, Any]:
+    """What the encoder and the transform are built again from."""
+    encoder, transform = classifier.encoder, classifier.transform
+    if isinstance(encoder, LabResNet) and isinstance(transform, LabTransform):
+        widths = asdict(encoder.architecture)
+        return {
+            "architecture": _LAB_RESNET,
+            "widths": widths,
+            "transform": asdict(transform),
+        }
+    if classifier.blueprint and isinstance(transform, Preprocessing):
+        return {"blueprint": asdict(classifier.blueprint), "transform": asdict(transform)}
+    raise ValueError(
+        f"{classifier.name} cannot be saved: its encoder is a {type(encoder).__name__} "
+        f"seen through {transform!r}, which earmark could not build again."
+    )
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a safetensors file is one of earmark's classifiers.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True if its metadata say so; False for any other file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except SafetensorError:
+        return False
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -182,29 +211,60 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _rebuild(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Classifier:
-    if (architecture := description["architecture"]) != _LAB_RESNET:
-        raise ValueError(f"its architecture {architecture!r} is not {_LAB_RESNET!r}.")
     if (role := description["role"]) not in get_args(Role):
         raise ValueError(f"its role {role!r} is none of {', '.join(get_args(Role))}.")
-    widths = description["widths"]
-    encoder = LabResNet(LabArchitecture(**widths | {"blocks": tuple(widths["blocks"])}))
+    encoder, transform, blueprint = _built(description)
     fill(
         encoder,
         {name[8:]: part for name, part in tensors.items() if name[:8] == "encoder."},
     )
     head = Head(tensors["head.weight"], tensors.get("head.bias"), description["normalizes"])
-    classes = tuple(description["classes"])
-    if head.weight.shape != (len(classes), encoder.architecture.features):
-        raise ValueError(
-            f"its head has shape {tuple(head.weight.shape)} for {len(classes)} classes."
-        )
+    if isinstance(encoder, LabResNet):
+        _check_width(head, encoder.architecture.features)
     return Classifier(
         name=description["name"],
         role=role,
         encoder=encoder.eval(),
         head=head,
-        classes=classes,
-        transform=LabTransform(**description["transform"]),
+        classes=tuple(description["classes"]),
+        transform=transform,
         backbone=description["backbone"],
         pretraining=description["pretraining"],
+        blueprint=blueprint,
     )
+
+
+def _check_width(head: Head, features: int) -> None:
+    if head.weight.shape[1] != features:
+        raise ValueError(
+            f"its head has shape {tuple(head.weight.shape)} for {features} features."
+        )
+
+
+def _built(
+    description: Mapping[str, Any],
+) -> tuple[nn.Module, LabTransform | Preprocessing, Blueprint | None]:
+    """The encoder, with random weights, how it is shown images, and its blueprint."""
+    if "blueprint" in description:
+        blueprint = Blueprint(**description["blueprint"])
+        return _build(blueprint), Preprocessing(**description["transform"]), blueprint
+    if (architecture := description["architecture"]) != _LAB_RESNET:
+        raise ValueError(f"its architecture {architecture!r} is not {_LAB_RESNET!r}.")
+    widths = description["widths"]
+    encoder = LabResNet(LabArchitecture(**widths | {"blocks": tuple(widths["blocks"])}))
+    return encoder, LabTransform(**description["transform"]), None
+
+
+def _build(blueprint: Blueprint) -> nn.Module:
+    match blueprint.family:
+        case "open_clip":
+            from .openclip import build_encoder
+        case "timm":
+            from .timm import build_encoder
+        case "torchvision":
+            from .torchvision import build_encoder
+        case "hf":
+            from .huggingface import build_encoder
+        case family:
+            raise ValueError(f"its family {family!r} is not known to this earmark.")
+    return build_encoder(blueprint.architecture)

@@ -29,6 +29,7 @@ def write_report(
     *,
     samples: Mapping[str, bytes] | None = None,
     title: str = "What the signatures of robustness show",
+    lacks: Sequence[str] = (),
 ) -> Path:
     """Write the paper's tables and figures, and a page that judges its claims by them.
 
@@ -41,6 +42,7 @@ def write_report(
         out: The folder; it is made if need be.
         samples: For each title a sheet of sample images, as PNG.
         title: The page's heading.
+        lacks: What could not be measured, and why: a sentence each.
 
     Returns:
         Where the page is.
@@ -57,7 +59,7 @@ def write_report(
     files = {f"tables/{table.name}.csv": table.csv() for table in made}
     files |= {f"tables/{table.name}.md": table.markdown() for table in made}
     files |= {f"figures/{figure.name}.svg": figure.svg() for figure in drawn}
-    files["report.html"] = _page(pool, made, drawn, samples or {}, title)
+    files["report.html"] = _page(pool, made, drawn, samples or {}, title, lacks)
     for name, text in files.items():
         with replacing(out / name) as aside:
             aside.write_text(text, encoding="utf-8")
@@ -87,6 +89,7 @@ def _page(
     drawn: "Sequence[Figure]",
     samples: Mapping[str, bytes],
     title: str,
+    lacks: Sequence[str],
 ) -> str:
     import vl_convert
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -102,6 +105,7 @@ def _page(
     return templates.get_template("page.html").render(
         title=title,
         cautions=_cautions(pool),
+        lacks=lacks,
         rule=RULE,
         sections=SECTIONS,
         exhibits={exhibit.name: exhibit for exhibit in (*made, *drawn)},
@@ -132,7 +136,12 @@ def _cautions(pool: Pool) -> list[str]:
         "“Seen” says that these models show it, “not seen” that they do not; neither "
         "settles the claim for other models."
     )
-    return [lab, few] if any(model.startswith("lab:") for model in models) else [few]
+    own = (
+        f"“ImageNet” stands on this page for the in-distribution images of this study, "
+        f"“{pool.own}”."
+    )
+    of_lab = any(model.startswith("lab:") for model in models)
+    return [*([own] if pool.own else []), *([lab] if of_lab else []), few]
 
 
 def _bound(value: object) -> object:

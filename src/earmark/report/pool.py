@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..results import Record, select
 
@@ -49,12 +49,15 @@ class Pool:
         columns: Those keys of `COLUMNS` that hold a model.
         baselines: The records of the models that only draw the baseline's line.
         numbers: The records of each (model, quantity).
+        own: What the in-distribution images are called where they are not ImageNet; their
+            records stand under ``imagenet`` here, and the page says so.
     """
 
     rows: tuple[Row, ...]
     columns: tuple[str, ...]
     baselines: tuple[Record, ...]
     numbers: Mapping[tuple[str, str], Sequence[Record]]
+    own: str = ""
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> "Pool":
@@ -69,6 +72,12 @@ class Pool:
         Raises:
             ValueError: If there is no record of a model.
         """
+        own = _own(records)
+        if own:
+            records = [
+                replace(record, dataset="imagenet") if record.dataset == own else record
+                for record in records
+            ]
         baselines = tuple(record for record in records if _is_baseline(record))
         models = {record.model: record for record in records if not _is_baseline(record)}
         if not models:
@@ -78,7 +87,8 @@ class Pool:
             numbers[record.model, record.quantity].append(record)
         rows = _rows(list(models.values()))
         held = {column for row in rows for column in row.models}
-        return cls(rows, tuple(c for c in COLUMNS if c in held), baselines, dict(numbers))
+        columns = tuple(column for column in COLUMNS if column in held)
+        return cls(rows, columns, baselines, dict(numbers), own)
 
     def all(self, model: str, quantity: str, **wanted: object) -> list[Record]:
         """The records of one quantity of one model.
@@ -123,6 +133,13 @@ def column_of(record: Record) -> str:
     if record.role == "other" and "untrained" in record.model.lower():
         return "untrained"
     return record.role if record.role in COLUMNS else "other"
+
+
+def _own(records: Sequence[Record]) -> str:
+    """The in-distribution images, which kurtosis is measured on, if not ImageNet."""
+    kurtosis = select(records, quantity="activation_kurtosis")
+    names = sorted({record.dataset for record in kurtosis})
+    return names[0] if names and "imagenet" not in names else ""
 
 
 def _is_baseline(record: Record) -> bool:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .batches import TILE, Activations, Array, matrix, tiles, whole_numbers, width
+from .batches import TILE, Activations, Array, matrix, reread, tiles, whole_numbers, width
 from .ranking import average_precisions
 
 ENCODED = 0.9
@@ -185,7 +185,8 @@ def probe_concepts(
     the number of images alone.
 
     Args:
-        activations: Shape (image, feature), uncentred; may be mapped from a file.
+        activations: Shape (image, feature), uncentred, or a list of such batches; may be
+            mapped from files.
         directions: Shape (direction, feature), of any length but 0.
         concepts: The images that show each concept.
         seed: Of the draws.
@@ -214,10 +215,11 @@ def probe_concepts(
     if not lengths.all():
         raise ValueError("A direction of length 0 projects everything on 0: leave it out.")
     directions = directions / lengths  # no average precision depends on their length
-    activations = _one_array(activations)
+    activations = reread(activations)
+    count = _count(activations)
     if seed < 0:
         raise ValueError(f"A seed is 0 or more, got {seed}.")
-    sets = _sets(concepts, images=len(activations))
+    sets = _sets(concepts, images=count)
     drawn = [_balanced(sets, concept, seed) for concept in range(len(sets.names))]
     probed = [concept for concept, (positive, _) in enumerate(drawn) if len(positive)]
     if not probed:
@@ -233,7 +235,7 @@ def probe_concepts(
     )
     for start in range(0, len(directions), BLOCK):
         block = slice(start, start + BLOCK)
-        scores = _project(activations, directions[block])
+        scores = _project(activations, directions[block], count)
         falling, rising = map(torch.from_numpy, _rank(scores, membership))
         turn = _turn(scores, falling, rising, orientation)
         precision[:, block] = torch.where(turn, rising, falling)
@@ -289,13 +291,12 @@ def _check_indices(name: str, indices: NDArray[np.int64], images: int) -> None:
         )
 
 
-def _one_array(activations: Activations) -> Array:
-    if not isinstance(activations, (Tensor, np.ndarray)):
-        raise ValueError(
-            "Concepts are probed on one array (image, feature), which may be memory-mapped."
-        )
-    width(activations)
-    return activations
+def _count(activations: Activations) -> int:
+    """How many images there are; the shape of each batch is checked."""
+    one = isinstance(activations, (Tensor, np.ndarray, str))
+    batches: Any = activations if not one and hasattr(activations, "__iter__") else None
+    batches = batches or [activations]
+    return sum(len(batch) for batch in batches if width(batch))
 
 
 def _sets(
@@ -337,10 +338,10 @@ def _membership(
 
 
 def _project(
-    activations: Array, directions: Float64[Tensor, "direction feature"]
+    activations: Activations, directions: Float64[Tensor, "direction feature"], images: int
 ) -> NDArray[np.float64]:
     """Projections of shape (direction, image)."""
-    scores = np.empty((len(directions), len(activations)))
+    scores = np.empty((len(directions), images))
     start = 0
     for tile in tiles(activations, features=directions.shape[1]):
         # Equal images must get equal scores wherever they stand, to tie: every product has

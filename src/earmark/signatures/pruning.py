@@ -49,6 +49,7 @@ def pruning_curve(  # noqa: PLR0913 (a decomposition that is at hand need not be
     fractions: Array | Sequence[float | int] = FRACTIONS,
     order: str = "singular",
     directions: Directions | None = None,
+    counts_as: Sequence[int] | None = None,
 ) -> PruningCurve:
     """Remove the ``round(p · rank)`` weakest directions of a head and measure accuracy.
 
@@ -66,6 +67,9 @@ def pruning_curve(  # noqa: PLR0913 (a decomposition that is at hand need not be
         directions: The decomposition of ``weight``, where it is known already; importance
             is then the one found on its activations, which is how a shift is pruned in the
             order of the in-distribution images.
+        counts_as: For each class of the head the label that it counts as, or -1 where it
+            does not compete, as on a shift that holds some of the classes only; None where
+            labels are the head's classes.
 
     Returns:
         The curve.
@@ -80,8 +84,10 @@ def pruning_curve(  # noqa: PLR0913 (a decomposition that is at hand need not be
         tensor([1.0000, 0.5000, 0.5000], dtype=torch.float64)
     """
     weight = matrix(weight, "weight").cpu()
-    labels = _labels(labels, classes=len(weight))
     offset = _bias(bias, classes=len(weight))
+    meant = _meant(counts_as, classes=len(weight))
+    offset[meant < 0] = -torch.inf
+    labels = _labels(labels, classes=1 + int(meant.max()))
     wanted = as_float64(fractions)
     if wanted.ndim != 1 or not len(wanted) or not ((wanted >= 0) & (wanted <= 1)).all():
         raise ValueError(f"Fractions to prune must lie from 0 to 1, got {wanted.tolist()}.")
@@ -105,7 +111,8 @@ def pruning_curve(  # noqa: PLR0913 (a decomposition that is at hand need not be
         images += len(tile)
         if images <= len(labels):
             for count, logits in _logits(tile.cpu(), weight, scaled, pull, again, correct):
-                correct[count] += int(((logits + offset).argmax(dim=1) == truth).sum())
+                predicted = meant[(logits + offset).argmax(dim=1)]
+                correct[count] += int((predicted == truth).sum())
     if images != len(labels):
         raise ValueError(
             f"There are {len(labels)} labels for {images} images: give one each."
@@ -171,10 +178,22 @@ def _labels(labels: object, *, classes: int) -> Int64[Tensor, "image"]:
     return torch.from_numpy(array)
 
 
+def _meant(counts_as: Sequence[int] | None, *, classes: int) -> Int64[Tensor, "class"]:
+    if counts_as is None:
+        return torch.arange(classes)
+    meant = torch.from_numpy(whole_numbers(counts_as, "Labels of classes").astype(np.int64))
+    if meant.shape != (classes,) or not (meant >= 0).any():
+        raise ValueError(
+            f"{classes} classes need as many labels that they count as, and one that "
+            f"competes, got {len(meant)} with {int((meant >= 0).sum())} competing."
+        )
+    return meant
+
+
 def _bias(bias: Any, *, classes: int) -> Float64[Tensor, "class"]:
     if bias is None:
         return torch.zeros(classes, dtype=torch.float64)
-    tensor = as_float64(bias).cpu()
+    tensor = as_float64(bias).cpu().clone()
     if tensor.shape != (classes,):
         raise ValueError(
             f"{classes} classes need as many biases, got {tuple(tensor.shape)}."

@@ -14,8 +14,7 @@ from ..data.lab import COUNTS, FOLDERS, write_lab
 from ..files import replacing
 from ..models.lab import LAB_MODELS, load_lab
 from ..results import RECORDS, Record, write_records
-from ..signatures.robustness import Baseline, fit_baseline
-from .lab_towers import lab_baselines
+from .lines import lab_line
 from .progress import Tell, silent
 from .scan import Sets, scan
 
@@ -60,73 +59,20 @@ def demo(
         tuple(read_dataset(data, name, classes=classes).held() for name in SHIFTS),
         replace(concepts, images=concepts.images.held()),
     )
-    baseline, points = _baseline()
+    baseline, points = lab_line()
     records = list(points)
     for step, model in enumerate(models):
         tell("measure the models", step, len(models))
-        records += scan(model, sets, baseline, store, tell=tell)
+        records += scan(model, sets, [baseline], store, tell=tell)
     tell("measure the models", len(models), len(models))
     _write_samples(sets, out / SAMPLES)
     write_records(out / RECORDS, records)
     return records
 
 
-def _baseline() -> tuple[Baseline, list[Record]]:
-    """The lab's own line, and the records that draw it."""
-    records: list[Record] = []
-    for model in lab_baselines():
-        shifts = [model.accuracy[name] for name in SHIFTS]
-        for dataset, value, n in (
-            ("imagenet", model.accuracy["imagenet"], model.images["imagenet"]),
-            ("shifts", float(np.mean(shifts)), sum(model.images[name] for name in SHIFTS)),
-        ):
-            records.append(
-                Record(
-                    model=f"lab:{model.name}",
-                    backbone="lab baseline",
-                    pretraining="",
-                    role="other",
-                    quantity="accuracy",
-                    value=value,
-                    dataset=dataset,
-                    setting="baseline",
-                    n=n,
-                )
-            )
-    imagenet = [record.value for record in records if record.dataset == "imagenet"]
-    shifts = [record.value for record in records if record.dataset == "shifts"]
-    line = fit_baseline(imagenet, shifts, name="lab")
-    return line, [*records, *_line(line)]
-
-
-def _line(line: Baseline) -> list[Record]:
-    numbers = {
-        "baseline_slope": (line.slope, line.slope_interval),
-        "baseline_intercept": (line.intercept, line.intercept_interval),
-        "baseline_r": (line.pearson_r, None),
-        "baseline_id_low": (line.id_range[0], None),
-        "baseline_id_high": (line.id_range[1], None),
-    }
-    return [
-        Record(
-            model="",
-            backbone="",
-            pretraining="",
-            role="other",
-            quantity=quantity,
-            value=value,
-            item=line.name,
-            low=interval[0] if interval else None,
-            high=interval[1] if interval else None,
-            n=line.n,
-        )
-        for quantity, (value, interval) in numbers.items()
-    ]
-
-
 def _write_samples(sets: Sets, folder: Path) -> None:
     """One sheet of images of each set, numbered in the order of the report."""
-    images = (sets.imagenet, *sets.shifts, sets.concepts.images)
+    images = sets.all
     titles = [DATASETS[one.name].title for one in images[:-1]] + ["Concepts"]
     with replacing(folder) as aside:
         aside.mkdir()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.imagenet import SHIFTS
 from ..data.lab import (
+    CLASS_FOLDERS,
     CLASSES,
     COUNTS,
     VOCABULARY,
@@ -373,7 +374,7 @@ def _start(name: str, architecture: LabArchitecture, seed: int) -> Classifier:
         role="other",
         encoder=encoder,
         head=Head(linear.weight.detach(), linear.bias.detach()),
-        classes=tuple(name.replace(" ", "_") for name in CLASSES),
+        classes=CLASS_FOLDERS,
         transform=LabTransform(),
         backbone="lab ResNet",
         pretraining="none",

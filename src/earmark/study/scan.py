@@ -1,20 +1,20 @@
 """All signatures of one model, as records."""
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from ..activations import stored_activations
+from ..activations import Encoding, stored_activations
 from ..data.broden import ConceptImages
+from ..data.imagenet import SHIFTS
 from ..data.images import ImageSet
-from ..models.classifier import Classifier
+from ..models.classifier import Classifier, Head
 from ..results import Record
 from ..signatures.bases import neuron_basis, random_basis
 from ..signatures.concepts import ENCODED, ConceptProbe, ConceptSets, probe_concepts
@@ -26,7 +26,7 @@ from ..signatures.inference import (
     mean_interval,
 )
 from ..signatures.kurtosis import image_kurtosis
-from ..signatures.pruning import pruning_curve
+from ..signatures.pruning import PruningCurve, pruning_curve
 from ..signatures.robustness import Baseline, ExtrapolationWarning, effective_robustness
 from .progress import Tell, silent
 
@@ -35,37 +35,55 @@ THRESHOLDS = (ENCODED, 0.85)  # the paper's, and the one that its footnote 4 tri
 Counts = tuple[int, int]
 """How many images were classified correctly, and how many there are."""
 
+Batches = Sequence[Tensor]
+"""Activations of a set, each batch of shape (image, feature)."""
+
 
 @dataclass(frozen=True)
 class Sets:
     """The images that a model is scanned on.
 
     Attributes:
-        imagenet: In-distribution images with labels.
+        imagenet: In-distribution images, with labels or without.
         shifts: The shifted sets, with labels; effective robustness takes their plain mean.
         concepts: Images with concepts.
+        heads: Heads of their own for some of the shifts, by name, such as ObjectNet's with
+            its 113 names.
     """
 
     imagenet: ImageSet
-    shifts: tuple[ImageSet, ...]
-    concepts: ConceptImages
+    shifts: tuple[ImageSet, ...] = ()
+    concepts: ConceptImages | None = None
+    heads: Mapping[str, Head] = field(default_factory=dict, repr=False)
+
+    @property
+    def all(self) -> tuple[ImageSet, ...]:
+        """Every set of images, the in-distribution one first."""
+        concepts = () if self.concepts is None else (self.concepts.images,)
+        return (self.imagenet, *self.shifts, *concepts)
 
 
 def scan(
     classifier: Classifier,
     sets: Sets,
-    baseline: Baseline,
+    lines: Sequence[Baseline],
     store: Path,
     *,
+    encoding: Encoding | None = None,
     tell: Tell = silent,
 ) -> list[Record]:
-    """Measure every signature of one model.
+    """Measure every signature of one model that the images allow.
+
+    Kurtosis needs images alone; the singular directions of the head also a head; accuracy
+    and pruning labels too; effective robustness shifts, and a line; concepts a concept set.
 
     Args:
         classifier: The model.
         sets: What it is measured on.
-        baseline: The line that effective robustness is measured from.
+        lines: Those that effective robustness is measured from; along a pruning curve, the
+            first.
         store: The folder of stored activations.
+        encoding: How activations are computed and kept.
         tell: Told of progress.
 
     Returns:
@@ -75,22 +93,7 @@ def scan(
         ValueError: If an image cannot be read, or the model's activations have no
             signature: constant, zero or not finite.
     """
-    images = (sets.imagenet, *sets.shifts, sets.concepts.images)
-    done, total = 0, sum(map(len, images))
-    activations: dict[str, Tensor] = {}
-    for one in images:
-        activations[one.name] = stored_activations(
-            classifier,
-            one,
-            store,
-            batch_size=128,
-            progress=lambda n, _, done=done: tell(
-                f"encode {classifier.name}", done + n, total
-            ),
-        )
-        done += len(one)
-        tell(f"encode {classifier.name}", done, total)
-
+    sets, activations, notes = _encoded(classifier, sets, store, encoding, tell)
     row = partial(
         Record,
         classifier.name,
@@ -99,38 +102,123 @@ def scan(
         classifier.role,
     )
     h = activations[sets.imagenet.name]
-    directions = privileged_directions(classifier.head.weight, h)
-    return [
-        *_accuracies(row, classifier, sets, activations, baseline),
-        *_kurtosis(row, h),
-        *_importance(row, directions),
-        *_importance(
-            row, privileged_directions(classifier.head.weight, h, gauge_fixed=True)
-        ),
-        *_pruning(row, classifier, sets, activations, directions, baseline),
-        *_concepts(row, sets.concepts, activations[sets.concepts.images.name], directions),
-    ]
+    labelled = sets.imagenet.labels is not None
+    directions = (
+        privileged_directions(classifier.head.weight, h) if classifier.classes else None
+    )
+    records: list[Record] = []
+    if directions and labelled:
+        records += _accuracies(row, classifier, sets, activations, lines)
+    records += _kurtosis(row, sets.imagenet.name, h)
+    if directions:
+        fixed = privileged_directions(classifier.head.weight, h, gauge_fixed=True)
+        records += [*_importance(row, directions), *_importance(row, fixed)]
+    if directions and labelled:
+        records += _pruning(row, classifier, sets, activations, directions, lines)
+    if sets.concepts is not None:
+        shown = activations[sets.concepts.images.name]
+        records += _concepts(row, sets.concepts, shown, directions)
+    return [_noted(record, notes) for record in records]
+
+
+def _encoded(
+    classifier: Classifier,
+    sets: Sets,
+    store: Path,
+    encoding: Encoding | None,
+    tell: Tell,
+) -> tuple[Sets, dict[str, Batches], dict[str, str]]:
+    """The sets without what could not be read, their activations, and what was skipped."""
+    done, total = 0, sum(map(len, sets.all))
+    activations: dict[str, Batches] = {}
+    skipped: dict[str, tuple[int, ...]] = {}
+    for one in sets.all:
+        found = stored_activations(
+            classifier,
+            one,
+            store,
+            encoding=encoding or Encoding(),
+            progress=lambda n, _, done=done: tell(
+                f"encode {classifier.name}", done + n, total
+            ),
+        )
+        activations[one.name], skipped[one.name] = found.batches, found.skipped
+        done += len(one)
+        tell(f"encode {classifier.name}", done, total)
+    notes = {
+        one.name: f"{len(skipped[one.name]):,} of {len(one):,} images could not be read "
+        "and were skipped"
+        for one in sets.all
+        if skipped[one.name]
+    }
+    return _without(sets, skipped), activations, notes
+
+
+def _without(sets: Sets, skipped: Mapping[str, tuple[int, ...]]) -> Sets:
+    concepts = sets.concepts
+    return Sets(
+        sets.imagenet.without(skipped[sets.imagenet.name]),
+        tuple(one.without(skipped[one.name]) for one in sets.shifts),
+        concepts and concepts.without(skipped[concepts.images.name]),
+        sets.heads,
+    )
+
+
+def _noted(record: Record, notes: Mapping[str, str]) -> Record:
+    if record.dataset not in notes:
+        return record
+    parts = [part for part in (record.note, notes[record.dataset]) if part]
+    return replace(record, note="; ".join(parts))
 
 
 def _accuracies(
     row: partial[Record],
     classifier: Classifier,
     sets: Sets,
-    activations: Mapping[str, Tensor],
-    baseline: Baseline,
+    activations: Mapping[str, Batches],
+    lines: Sequence[Baseline],
 ) -> list[Record]:
     counts = {
-        one.name: _correct(classifier, activations[one.name], one)
+        one.name: _correct(_head(classifier, sets, one), activations[one.name], one)
         for one in (sets.imagenet, *sets.shifts)
     }
     records = [_accuracy(row, count, dataset=name) for name, count in counts.items()]
-    shifts = [counts[one.name] for one in sets.shifts]
-    return [*records, *_on_shifts(row, counts[sets.imagenet.name], shifts, baseline)]
+    for one in sets.shifts:
+        if one.counts_as is not None:
+            count = _correct(classifier.head, activations[one.name], one, masked=False)
+            records.append(_accuracy(row, count, dataset=one.name, setting="unmasked"))
+    if sets.shifts:
+        shifts = [counts[one.name] for one in sets.shifts]
+        records.append(_mean_accuracy(row, shifts, note=_averaged(sets)))
+        imagenet = counts[sets.imagenet.name]
+        for line in lines:
+            records += _beyond(row, imagenet, shifts, line, setting=line.name)
+    return records
 
 
-def _correct(classifier: Classifier, activations: Tensor, images: ImageSet) -> Counts:
-    predicted = classifier.head.predict(activations)
-    return int((predicted == torch.as_tensor(images.labels)).sum()), len(images)
+def _averaged(sets: Sets) -> str:
+    """Of which shifts a mean is, where it is not of the paper's five."""
+    names = [one.name for one in sets.shifts]
+    return "" if names == list(SHIFTS) else f"the mean over {', '.join(names)}"
+
+
+def _head(classifier: Classifier, sets: Sets, images: ImageSet) -> Head:
+    return sets.heads.get(images.name, classifier.head)
+
+
+def _correct(
+    head: Head, activations: Batches, images: ImageSet, *, masked: bool = True
+) -> Counts:
+    """How many images count as their label; unmasked, all classes of the head compete."""
+    meant = torch.arange(len(head.weight))
+    if images.counts_as is not None and len(images.counts_as) == len(meant):
+        meant = torch.tensor(images.counts_as)
+    competing = meant >= 0 if masked else None
+    predicted = torch.cat([
+        head.predict(batch.float(), competing=competing) for batch in activations
+    ])
+    labels = torch.as_tensor(images.labels)
+    return int((meant[predicted] == labels).sum()), len(images)
 
 
 def _accuracy(row: partial[Record], count: Counts, **where: object) -> Record:
@@ -141,41 +229,40 @@ def _accuracy(row: partial[Record], count: Counts, **where: object) -> Record:
     )
 
 
-def _on_shifts(
+def _mean_accuracy(row: partial[Record], shifts: list[Counts], **where: object) -> Record:
+    low, high = mean_accuracy_interval(shifts)
+    where = {"quantity": "accuracy", "dataset": "shifts", **where}
+    mean = sum(correct / n for correct, n in shifts) / len(shifts)
+    return row(**where, value=mean, low=low, high=high, n=sum(n for _, n in shifts))
+
+
+def _beyond(
     row: partial[Record],
     imagenet: Counts,
     shifts: list[Counts],
-    baseline: Baseline,
-    *,
-    pruned: str = "",
+    line: Baseline,
     **where: object,
 ) -> list[Record]:
-    """The mean accuracy over shifts, and effective robustness, where it has a logit."""
-    mean = sum(correct / n for correct, n in shifts) / len(shifts)
-    images = sum(n for _, n in shifts)
-    low, high = mean_accuracy_interval(shifts)
-    where = {"dataset": "shifts", "n": images, **where}
-    accuracy = row(quantity=f"{pruned}accuracy", value=mean, low=low, high=high, **where)
+    """Effective robustness, where the accuracy on ImageNet has a logit."""
     if imagenet[0] in {0, imagenet[1]}:
-        return [accuracy]
+        return []
+    mean = sum(correct / n for correct, n in shifts) / len(shifts)
     with warnings.catch_warnings(record=True, category=ExtrapolationWarning) as outside:
         warnings.simplefilter("always", ExtrapolationWarning)
-        value = effective_robustness(imagenet[0] / imagenet[1], mean, baseline=baseline)
-    low, high = effective_robustness_interval(imagenet, shifts, baseline=baseline)
+        value = effective_robustness(imagenet[0] / imagenet[1], mean, baseline=line)
+    low, high = effective_robustness_interval(imagenet, shifts, baseline=line)
     note = "outside the accuracies that the baseline was fitted on" if outside else ""
-    line = {"item": baseline.name} if pruned else {"setting": baseline.name}
-    where |= {**line, "n": images + imagenet[1]}
-    quantity = f"{pruned}effective_robustness"
-    return [
-        accuracy,
-        row(quantity=quantity, value=value, low=low, high=high, note=note, **where),
-    ]
+    where = {"quantity": "effective_robustness", "dataset": "shifts", **where}
+    n = imagenet[1] + sum(n for _, n in shifts)
+    return [row(**where, value=value, low=low, high=high, note=note, n=n)]
 
 
-def _kurtosis(row: partial[Record], h: Float[Tensor, "image feature"]) -> list[Record]:
+def _kurtosis(row: partial[Record], dataset: str, h: Batches) -> list[Record]:
     records: list[Record] = []
-    mean = h.mean(dim=0, dtype=torch.float64)
-    centred = (rows - mean for rows in h.split(1024))  # never the whole in float64
+    sums = [batch.sum(dim=0, dtype=torch.float64) for batch in h]
+    mean = torch.stack(sums).sum(dim=0) / sum(map(len, h))
+    # Never the whole in float64.
+    centred = (rows - mean for batch in h for rows in batch.split(1024))
     for setting, activations in (("", h), ("centred", centred)):
         values = image_kurtosis(activations)
         low, high = mean_interval(values)
@@ -183,7 +270,7 @@ def _kurtosis(row: partial[Record], h: Float[Tensor, "image feature"]) -> list[R
             row(
                 quantity="activation_kurtosis",
                 value=float(values.mean()),
-                dataset="imagenet",
+                dataset=dataset,
                 setting=setting,
                 low=low,
                 high=high,
@@ -220,21 +307,14 @@ def _pruning(
     row: partial[Record],
     classifier: Classifier,
     sets: Sets,
-    activations: Mapping[str, Tensor],
+    activations: Mapping[str, Batches],
     directions: Directions,
-    baseline: Baseline,
+    lines: Sequence[Baseline],
 ) -> list[Record]:
-    head, records = classifier.head, list[Record]()
+    records: list[Record] = []
     for order in ("singular", "importance"):
         curves = {
-            one.name: pruning_curve(
-                head.weight,
-                head.reads(activations[one.name]),
-                torch.as_tensor(one.labels),
-                bias=head.bias,
-                order=order,
-                directions=directions,
-            )
+            one.name: _curve(classifier.head, activations[one.name], one, directions, order)
             for one in (sets.imagenet, *sets.shifts)
         }
         fractions = curves[sets.imagenet.name].fractions.tolist()
@@ -245,46 +325,50 @@ def _pruning(
             }
             where = {"setting": order, "x": fraction}
             imagenet = counts.pop(sets.imagenet.name)
-            records += [
-                _accuracy(
-                    row, imagenet, quantity="pruned_accuracy", dataset="imagenet", **where
-                ),
-                *_on_shifts(
-                    row,
-                    imagenet,
-                    list(counts.values()),
-                    baseline,
-                    pruned="pruned_",
-                    **where,
-                ),
-            ]
+            shifts = list(counts.values())
+            pruned = {"quantity": "pruned_accuracy", **where}
+            records.append(_accuracy(row, imagenet, dataset=sets.imagenet.name, **pruned))
+            if shifts:
+                records.append(_mean_accuracy(row, shifts, **pruned))
+            for line in lines[:1]:
+                pruned = {"quantity": "pruned_effective_robustness", **where}
+                records += _beyond(row, imagenet, shifts, line, item=line.name, **pruned)
     return records
 
 
+def _curve(
+    head: Head, activations: Batches, images: ImageSet, directions: Directions, order: str
+) -> PruningCurve:
+    return pruning_curve(
+        head.weight,
+        (head.reads(batch.float()) for batch in activations),
+        torch.as_tensor(images.labels),
+        bias=head.bias,
+        order=order,
+        directions=directions,
+        counts_as=images.counts_as,
+    )
+
+
 def _concepts(
-    row: partial[Record], images: ConceptImages, h: Tensor, directions: Directions
+    row: partial[Record], images: ConceptImages, h: Batches, directions: Directions | None
 ) -> list[Record]:
-    features = h.shape[1]
-    concepts = ConceptSets(_names(images), images.positives, len(h))
-    bases = {
-        "singular": complete(directions.right),
-        "neuron": neuron_basis(features),
-        "random": random_basis(features),
-    }
-    if directions.rank < features:  # the rest of the singular basis is arbitrary
-        bases["singular, rank(W)"] = directions.right[: directions.rank]
+    features = h[0].shape[1]
+    concepts = ConceptSets(_names(images), images.positives, len(images.images))
+    bases = {"neuron": neuron_basis(features), "random": random_basis(features)}
+    if directions:
+        bases = {"singular": complete(directions.right), **bases}
+        if directions.rank < features:  # the rest of the singular basis is arbitrary
+            bases["singular, rank(W)"] = directions.right[: directions.rank]
     probes = {
         basis: probe_concepts(h, vectors, concepts) for basis, vectors in bases.items()
     }
-    strongest = int(directions.importance.argmax())
-    return [
-        *(
-            record
-            for basis, probe in probes.items()
-            for record in _counts(row, basis, probe)
-        ),
-        *_top(row, probes["singular"], strongest),
+    records = [
+        record for basis, probe in probes.items() for record in _counts(row, basis, probe)
     ]
+    if directions:
+        records += _top(row, probes["singular"], int(directions.importance.argmax()))
+    return records
 
 
 def _names(images: ConceptImages) -> tuple[str, ...]:

@@ -9,11 +9,22 @@ it is where every part of the study meets real training, real shifts and known t
 from .captions import VOCABULARY, captions, prompts
 from .drawing import render
 from .draws import draw_candidates, draw_concepts, draw_id, draw_shift, draw_world
-from .factors import CLASSES, COLOURS, SCENES, SHAPES, SIZES, STYLES, TEXTURES, Factors
+from .factors import (
+    CLASS_FOLDERS,
+    CLASSES,
+    COLOURS,
+    SCENES,
+    SHAPES,
+    SIZES,
+    STYLES,
+    TEXTURES,
+    Factors,
+)
 from .writing import COUNTS, FOLDERS, write_lab
 
 __all__ = [
     "CLASSES",
+    "CLASS_FOLDERS",
     "COLOURS",
     "COUNTS",
     "FOLDERS",

@@ -24,6 +24,7 @@ SCENES = (
 SIZES = ("small", "medium", "large")
 STYLES = ("photo", "sketch", "painting", "negative", "cartoon")
 CLASSES = tuple(f"{texture} {shape}" for texture in TEXTURES for shape in SHAPES)
+CLASS_FOLDERS = tuple(name.replace(" ", "_") for name in CLASSES)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..imagenet import DATASETS
 from .concepts import CONCEPTS, annotate
 from .drawing import SIDE, render
 from .draws import draw_concepts, draw_id, draw_shift
-from .factors import CLASSES, Factors
+from .factors import CLASS_FOLDERS, Factors
 
 WORLD = 1  # to be raised when a seed's images, or their labels, change
 MARK = "lab.json"
@@ -136,7 +136,7 @@ def _with_files(mark: str, folder: Path) -> str:
 
 def _write_classes(folder: Path, factors: Factors, tell: Callable[[int], None]) -> None:
     """A folder per class, as ImageNet has."""
-    folders = [folder / name.replace(" ", "_") for name in CLASSES]
+    folders = [folder / name for name in CLASS_FOLDERS]
     for label in np.unique(factors.labels):
         folders[label].mkdir(parents=True)
 

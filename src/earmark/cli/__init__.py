@@ -1,0 +1,49 @@
+"""The command ``earmark``: a thin command each."""
+
+import os
+import sys
+import warnings
+
+import typer
+
+from .checks import check
+from .observatory import er
+from .scans import scan
+from .studies import demo, report, train
+from .terminal import complain, warn
+
+app = typer.Typer(
+    name="earmark",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Marks said to tell robust vision models from fragile ones, and how far each can "
+    "be believed.",
+)
+
+
+app.command(epilog="Example: earmark demo --out lab-study")(demo)
+app.command(epilog="Example: earmark er --model '*,openai' --sort imagenet")(er)
+app.command(epilog="Example: earmark scan ViT-B-16,openai --data data --out vit")(scan)
+app.command(epilog="Example: earmark check data --fix-list faults.tsv")(check)
+app.command(epilog="Example: earmark report earmark-demo")(report)
+app.command(epilog="Example: earmark train --pool lab --out towers --device cuda")(train)
+
+
+def main() -> None:
+    """Run the command; what goes wrong is said in one line, with exit code 1."""
+    # Waiting threads of OpenMP would spin, and slow a decomposition a hundredfold on a busy
+    # machine. It must be set before torch starts.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.showwarning = warn
+    try:
+        app()
+    except OSError as error:
+        path = f": {error.filename}; give a path that can be used" if error.filename else ""
+        complain("error", f"{error.strerror or error}{path}")
+        sys.exit(1)
+    except ValueError as error:
+        complain("error", error)
+        sys.exit(1)

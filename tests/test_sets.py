@@ -1,0 +1,258 @@
+"""Which images a folder holds for a model; and that a model that knows is found right."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from imagenet_trees import (
+    CODES,
+    PLACE,
+    WNIDS,
+    oracle,
+    picture,
+    save,
+    write_broden,
+    write_tree,
+)
+
+from earmark import Classifier, Head
+from earmark.data.catalogue import class_set, imagenet_wnids, objectnet_map
+from earmark.results import Record, select
+from earmark.signatures.robustness import PAPER_BASELINE
+from earmark.study.lines import lines_for
+from earmark.study.scan import scan
+from earmark.study.sets import find_sets, lacking, objectnet_head
+
+SHIFTS = ("v2", "r", "sketch", "objectnet", "a")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_tree(root)
+    return root
+
+
+def accuracies(
+    model: Classifier, tree: Path, store: Path, **wanted: str
+) -> dict[str, float]:
+    records = scan(model, find_sets(model, tree), (), store)
+    wanted = {"quantity": "accuracy", "setting": "", **wanted}
+    return {record.dataset: record.value for record in select(records, **wanted)}
+
+
+def test_an_oracle_is_right_on_every_set(tree: Path, tmp_path: Path):
+    """V2's numbered folders, R and A's classes, ObjectNet's groups and border."""
+    found = accuracies(oracle(), tree, tmp_path)
+
+    assert found == dict.fromkeys(("imagenet", *SHIFTS, "shifts"), 1.0)
+
+
+def test_the_order_of_the_heads_classes_does_not_matter(tree: Path, tmp_path: Path):
+    found = accuracies(oracle(classes=WNIDS[::-1]), tree, tmp_path)
+
+    assert set(found.values()) == {1.0}
+
+
+def test_classes_outside_a_shift_do_not_compete_on_it(tree: Path, tmp_path: Path):
+    """This model always prefers a class that no shift holds; the right one comes second."""
+    in_shifts = {*class_set("r"), *class_set("a")}
+    in_shifts |= {wnid for wnids in objectnet_map().values() for wnid in wnids}
+    elsewhere = next(place for place, wnid in enumerate(WNIDS) if wnid not in in_shifts)
+    answers = torch.eye(len(WNIDS))
+    answers[:, elsewhere] += 1.5
+
+    masked = accuracies(oracle(answers), tree, tmp_path)
+    unmasked = accuracies(oracle(answers), tree, tmp_path, setting="unmasked")
+
+    assert {name: masked[name] for name in ("r", "objectnet", "a")} == {
+        "r": 1.0,
+        "objectnet": 1.0,
+        "a": 1.0,
+    }
+    assert unmasked == {"r": 0.0, "objectnet": 0.0, "a": 0.0}
+    assert masked["imagenet"] == masked["v2"] == masked["sketch"] == 1 / 1000
+
+
+def test_classes_of_one_objectnet_class_count_alike(tree: Path, tmp_path: Path):
+    """A model that names the last of each ObjectNet class's ImageNet classes is right."""
+    answers = torch.eye(len(WNIDS))
+    several = 0
+    for wnids in objectnet_map().values():
+        answers[PLACE[wnids[0]]] = torch.eye(len(WNIDS))[PLACE[wnids[-1]]]
+        several += len(wnids) > 1
+
+    found = accuracies(oracle(answers), tree, tmp_path)
+
+    assert several == 9  # the facts say so: nine ObjectNet classes are two or three of ours
+    assert found["objectnet"] == 1.0
+    assert found["imagenet"] == pytest.approx(1 - several / 1000)
+
+
+def test_pruning_starts_from_the_accuracies(tree: Path, tmp_path: Path):
+    answers = torch.eye(len(WNIDS))
+    answers[::3] = 0.5 + torch.rand(len(answers[::3]), len(WNIDS))
+    sets = find_sets(oracle(answers), tree)
+
+    records = scan(oracle(answers), sets, (), tmp_path)
+
+    for dataset in ("imagenet", "shifts"):
+        (plain,) = select(records, quantity="accuracy", setting="", dataset=dataset)
+        (pruned,) = select(
+            records, quantity="pruned_accuracy", setting="singular", dataset=dataset, x=0.0
+        )
+        assert pruned.value == pytest.approx(plain.value)
+
+
+def test_objectnet_can_have_a_head_of_its_own_names(tree: Path, tmp_path: Path):
+    first = [PLACE[objectnet_map()[folder][0]] for folder in class_set("objectnet")]
+    never_right = oracle(-torch.eye(len(WNIDS)))
+
+    for one, expected in ((never_right, 0.0), (oracle(), 1.0)):
+        sets = objectnet_head(find_sets(one, tree), Head(CODES[first]))
+        records = scan(one, sets, (), tmp_path)
+        (own,) = select(records, quantity="accuracy", dataset="objectnet", setting="")
+        assert own.value == expected
+
+
+def test_lines_are_of_all_five_shifts_of_imagenet(tree: Path):
+    sets = find_sets(oracle(), tree)
+
+    lines, records = lines_for(WNIDS, sets.shifts)
+
+    assert lines[0] == PAPER_BASELINE
+    assert [line.name for line in lines] == ["paper", "testbed-matched-frequency"]
+    assert {record.item for record in records} == {line.name for line in lines}
+    assert lines_for(WNIDS, sets.shifts[:4]) == ((), [])
+    assert lines_for(("cat", "dog"), sets.shifts) == ((), [])
+
+
+def test_what_is_lacking_is_named(tmp_path: Path):
+    write_tree(tmp_path, every=100)
+    model = oracle()
+
+    full = find_sets(model, tmp_path)
+    assert [what for what, _ in lacking(model, full, [PAPER_BASELINE])] == [
+        "concepts, polysemanticity"
+    ]
+
+    (tmp_path / "imagenet-a").rename(tmp_path / "elsewhere")
+    sets = find_sets(model, tmp_path)
+    assert ("effective robustness", "all five shifts: ImageNet-A as imagenet-a") in lacking(
+        model, sets, ()
+    )
+
+
+def test_a_concept_set_is_found_or_named(tmp_path: Path):
+    write_tree(tmp_path, every=200)
+    write_broden(tmp_path / "broden1_224")
+
+    sets = find_sets(oracle(), tmp_path)
+    assert sets.concepts is not None
+    assert [len(positives) for positives in sets.concepts.positives] == [8, 12, 9]
+
+    for image in range(3):
+        save(tmp_path / "mine" / "round" / f"{image}.png", picture(image))
+        save(tmp_path / "mine" / "square" / f"{image}.png", picture(image))
+    sets = find_sets(oracle(), tmp_path, concepts=tmp_path / "mine")
+    assert sets.concepts is not None
+    assert [concept.name for concept in sets.concepts.concepts] == ["round", "square"]
+
+
+def headless() -> Classifier:
+    return replace(oracle(), head=Head(torch.zeros(0, CODES.shape[1])), classes=())
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_model_without_a_head_has_its_kurtosis_measured(
+    tmp_path: Path, *, labelled: bool
+):
+    for image in range(6):
+        folder = "cat" if labelled else "."
+        save(tmp_path / "pets" / folder / f"{image}.png", picture(image))
+
+    sets = find_sets(headless(), tmp_path / "pets")
+    records = scan(headless(), sets, (), tmp_path / "store")
+
+    assert (sets.imagenet.name, sets.imagenet.labels, len(sets.imagenet)) == (
+        "pets",
+        None,
+        6,
+    )
+    assert {record.quantity for record in records} == {"activation_kurtosis"}
+    assert lacking(headless(), sets, ())[0][0].startswith("importance")
+
+
+def test_images_without_labels_still_have_directions(tmp_path: Path):
+    for image in range(6):
+        save(tmp_path / "pets" / f"{image}.png", picture(image))
+
+    sets = find_sets(oracle(), tmp_path / "pets")
+    records = scan(oracle(), sets, (), tmp_path / "store")
+
+    quantities = {record.quantity for record in records}
+    assert {"activation_kurtosis", "importance", "singular_value"} <= quantities
+    assert not quantities & {"accuracy", "pruned_accuracy"}
+    assert lacking(oracle(), sets, ())[0][0] == "accuracy, pruning, effective robustness"
+
+
+def own(tmp_path: Path, name: str, classes: tuple[str, ...]) -> Path:
+    for klass in classes:
+        save(tmp_path / name / klass / "1.png", picture(PLACE[klass]))
+    return tmp_path / name
+
+
+def test_own_images_and_own_shifts(tmp_path: Path):
+    pets, fog = own(tmp_path, "pets", WNIDS[:5]), own(tmp_path, "fog", WNIDS[2:4])
+
+    sets = find_sets(oracle(), pets, shifts={"fog": fog})
+    records = scan(oracle(), sets, (), tmp_path / "store")
+
+    found = {r.dataset: (r.value, r.n) for r in select(records, quantity="accuracy")}
+    assert found == {"pets": (1.0, 5), "fog": (1.0, 2), "shifts": (1.0, 2)}
+    (mean,) = select(records, quantity="accuracy", dataset="shifts")
+    assert mean.note == "the mean over fog"
+    assert "a line" in dict(lacking(oracle(), sets, ()))["effective robustness"]
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path: Path):
+    pets = own(tmp_path, "pets", WNIDS[:5])
+    with pytest.raises(ValueError, match="Two sets of images are called 'pets'"):
+        find_sets(oracle(), pets, shifts={"pets": pets})
+
+
+def test_shifts_alone_are_not_enough(tmp_path: Path):
+    own(tmp_path, "sketch", WNIDS[:5])
+    with pytest.raises(ValueError, match="holds sketch but no imagenet/val"):
+        find_sets(oracle(), tmp_path)
+    with pytest.raises(FileNotFoundError, match="No folder"):
+        find_sets(oracle(), tmp_path / "nowhere")
+
+
+def test_another_v2_has_another_line(tmp_path: Path):
+    write_tree(tmp_path, every=100)
+    v2 = tmp_path / "imagenetv2-matched-frequency-format-val"
+    v2.rename(tmp_path / "imagenetv2-threshold0.7-format-val")
+
+    sets = find_sets(oracle(), tmp_path)
+    lines, _ = lines_for(imagenet_wnids(), sets.shifts)
+
+    assert sets.shifts[0].name == "v2-threshold0.7"
+    assert [line.name for line in lines] == ["paper", "testbed"]
+
+
+def test_what_was_skipped_is_noted(tmp_path: Path):
+    from earmark.activations import Encoding
+
+    pets = own(tmp_path, "pets", WNIDS[:5])
+    (pets / WNIDS[1] / "1.png").write_bytes(b"no image")
+    sets = find_sets(oracle(), pets)
+
+    encoding = Encoding(skip_unreadable=True)
+    records = scan(oracle(), sets, (), tmp_path / "store", encoding=encoding)
+
+    (accuracy,) = select(records, quantity="accuracy")
+    assert (accuracy.value, accuracy.n) == (1.0, 4)
+    assert accuracy.note == "1 of 5 images could not be read and were skipped"
+    assert all(isinstance(record, Record) for record in records)
