@@ -114,8 +114,13 @@ def scan(
         str, typer.Option(help="cpu, cuda, or cuda:1.", rich_help_panel=_RUN)
     ] = "cpu",
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images at a time.", rich_help_panel=_RUN)
-    ] = 128,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images at a time. Default: 32 on a CPU, 256 elsewhere.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes that read images.", rich_help_panel=_RUN),
@@ -137,6 +142,8 @@ def scan(
     Activations are kept in OUT, so that a second run, or one after an interruption, goes on
     from there.
     """
+    from rich.markup import escape
+
     from ..activations import Encoding
     from ..study.single import Request, scan_model
 
@@ -155,7 +162,13 @@ def scan(
         concepts=concepts,
         objectnet_names=objectnet_names,
         device=device,
-        encoding=Encoding(batch_size, workers, precision, keep, skip_unreadable),
+        encoding=Encoding(
+            batch_size or (32 if device == "cpu" else 256),
+            workers,
+            precision,
+            keep,
+            skip_unreadable,
+        ),
     )
     with progress() as tell:
         found = scan_model(request, tell=tell)
@@ -166,7 +179,9 @@ def scan(
     screen = console()
     screen.print(_table(found))
     for what, why in found.lacking:
-        screen.print(f"[yellow]not measured:[/] {what}. It needs {why}.", highlight=False)
+        screen.print(
+            f"[yellow]not measured:[/] {what}. It needs {escape(why)}.", highlight=False
+        )
     screen.print(f"Report: {page}", highlight=False)
 
 
@@ -223,8 +238,10 @@ def _shown(line: "Line", value: float) -> str:
             return f"{100 * value:.1f} %"
         case "points":
             return f"{100 * value:+z.1f}"
+        case "count":
+            return f"{value:,.0f}"
         case _:
-            return f"{value:.0f}" if value.is_integer() and value > 9 else f"{value:.2f}"
+            return f"{value:.2f}"
 
 
 def _interval(line: "Line") -> str:

@@ -1,7 +1,7 @@
 """One model, from its id to its records: what `earmark scan` does."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,8 @@ from ..models.checkpoints import read_head
 from ..models.classifier import Classifier, Role
 from ..models.loading import load_model
 from ..models.zeroshot import Prompts, read_prompts, zero_shot
-from ..results import RECORDS, Record, write_records
+from ..results import RECORDS, Record, select, write_records
+from ..signatures.robustness import Baseline
 from ..tuning.linear_probe import linear_probe
 from .lines import lines_for
 from .progress import Tell, silent
@@ -127,12 +128,25 @@ def scan_model(request: Request, *, tell: Tell = silent) -> Scanned:
         classifier.role,
         records,
         summary(records),
-        lacking(classifier, sets, lines),
+        lacking(classifier, sets, lines) + _without_logit(lines, records),
     )
     write_records(request.out / RECORDS, records)
     with replacing(request.out / SCAN) as aside:
         aside.write_text(found.as_json(), encoding="utf-8")
     return found
+
+
+def _without_logit(
+    lines: Sequence[Baseline], records: Sequence[Record]
+) -> list[tuple[str, str]]:
+    if not lines or select(records, quantity="effective_robustness"):
+        return []
+    return [
+        (
+            "effective robustness",
+            "an accuracy on ImageNet strictly between 0 and 1: others have no logit",
+        )
+    ]
 
 
 def _load(request: Request, tell: Tell) -> Classifier:

@@ -18,7 +18,8 @@ class Line:
         section: Which signature it belongs to.
         title: What the number is.
         value: The number: accuracies and effective robustness are fractions.
-        unit: ``fraction``, ``points`` (a fraction, shown in percentage points) or empty.
+        unit: ``fraction``, ``points`` (a fraction, shown in percentage points), ``count``,
+            or empty.
         low: The interval's lower end (95 %), where there is one.
         high: The upper end.
         n: How many images, concepts or directions it rests on.
@@ -131,10 +132,10 @@ def _concepts(records: Sequence[Record]) -> Iterator[Line]:
         "neuron": "along features",
         "random": "along random directions",
     }
-    for quantity, section in (
-        ("unique_concepts", "Unique concepts (Eq. 5)"),
-        ("polysemanticity", "Polysemanticity"),
+    for quantity, section, unit in (
+        ("unique_concepts", "Unique concepts (Eq. 5)", "count"),
+        ("polysemanticity", "Polysemanticity", ""),
     ):
         for record in select(records, quantity=quantity, x=ENCODED):
             if record.setting in titles:
-                yield _line(section, titles[record.setting], record)
+                yield _line(section, titles[record.setting], record, unit)
