@@ -182,7 +182,11 @@ def _accuracies(
         one.name: _correct(_head(classifier, sets, one), activations[one.name], one)
         for one in (sets.imagenet, *sets.shifts)
     }
-    records = [_accuracy(row, count, dataset=name) for name, count in counts.items()]
+    own = dict.fromkeys(sets.heads, "among its own names, by a head made for them")
+    records = [
+        _accuracy(row, count, dataset=name, note=own.get(name, ""))
+        for name, count in counts.items()
+    ]
     for one in sets.shifts:
         if one.counts_as is not None:
             count = _correct(classifier.head, activations[one.name], one, masked=False)
