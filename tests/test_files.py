@@ -7,9 +7,10 @@ import pytest
 from earmark.files import replacing
 
 
-@pytest.mark.parametrize("before", [None, "file", "folder"])
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_takes_the_name_when_done(tmp_path: Path, before: str | None, kind: str):
+def test_takes_the_name_when_done(tmp_path: Path, again: bool, kind: str):
+    before = kind if again else None
     path = tmp_path / "deep" / "answer"
     make(path, before, "old")
 
@@ -46,3 +47,28 @@ def make(path: Path, kind: str | None, text: str) -> None:
 
 def read(path: Path) -> str:
     return (path / "part" if path.is_dir() else path).read_text()
+
+
+def test_a_folder_is_never_traded_for_a_file(tmp_path: Path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "work.txt").write_text("a year of it")
+
+    with (
+        pytest.raises(FileExistsError, match="kept"),
+        replacing(tmp_path / "kept") as aside,
+    ):
+        aside.write_text("a list")
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "work.txt"]
+
+
+def test_a_file_is_never_traded_for_a_folder(tmp_path: Path):
+    (tmp_path / "kept").write_text("a year of it")
+
+    with (
+        pytest.raises(FileExistsError, match="kept"),
+        replacing(tmp_path / "kept") as aside,
+    ):
+        aside.mkdir()
+
+    assert (tmp_path / "kept").read_text() == "a year of it"

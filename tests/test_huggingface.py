@@ -71,8 +71,8 @@ def model_of(tmp_path: Path):
 
         from earmark.models.huggingface import _silent
 
+        model = FAMILIES[family](transformers).eval()
         with _silent():
-            model = FAMILIES[family](transformers).eval()
             model.save_pretrained(tmp_path)
             kind = getattr(transformers, f"{processor}ImageProcessorPil")
             kind(**({"size": SQUARE} | shown)).save_pretrained(tmp_path)
@@ -173,6 +173,47 @@ def test_the_fingerprint_of_texts_holds_the_weights(model_of: Any):
     assert load_hf(folder).text.fingerprint == first
     model_of("clip")
     assert load_hf(folder).text.fingerprint != first
+
+
+def edited(folder: str, *path: str, value: object) -> str:
+    """Another value in a folder's config.json."""
+    place = written = json.loads((file := Path(folder, "config.json")).read_text())
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file.write_text(json.dumps(written))
+    return folder
+
+
+def test_the_fingerprint_of_texts_holds_what_is_done_with_the_weights(
+    model_of: Any, monkeypatch: pytest.MonkeyPatch
+):
+    _, folder = model_of("clip")
+    first = load_hf(folder).text
+    edited(folder, "vision_config", "hidden_act", value="gelu")
+    assert load_hf(folder).text.fingerprint == first.fingerprint
+    other = load_hf(edited(folder, "text_config", "hidden_act", value="relu")).text
+    assert not torch.equal(first.embed(["a cat"]), other.embed(["a cat"]))
+    assert first.fingerprint != other.fingerprint
+    monkeypatch.setattr("earmark.models.huggingface.version", lambda _: "9.9")
+    assert load_hf(folder).text.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_the_text_tower_can_be_moved(model_of: Any, family: str):
+    _, folder = model_of(family)
+    loaded, seen = load_hf(folder), set[str]()
+    parts = {name for name, _ in loaded.text.tower.named_parameters()}
+    assert any(name.startswith("tower.") for name in parts)
+    assert any(name.startswith("projection.") for name in parts) == (family == "clip")
+    loaded.text.tower.register_forward_pre_hook(
+        lambda _, given: seen.update(part.device.type for part in given[0].values())
+    )
+    assert loaded.text.embed(["a"]).device.type == "cpu"
+    loaded.text.tower.to("meta")
+    with pytest.raises((RuntimeError, NotImplementedError)):  # meta has no values to bring
+        loaded.text.embed(["a"])
+    assert seen == {"cpu", "meta"}
 
 
 @pytest.mark.parametrize(

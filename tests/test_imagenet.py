@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
+from earmark.data.catalogue import class_set, objectnet_map
+from earmark.data.folders import read_own
 from earmark.data.imagenet import (
     DATASETS,
     SHIFTS,
-    class_set,
     found_datasets,
     imagenet_wnids,
-    objectnet_map,
     read_dataset,
-    read_own,
 )
 from earmark.data.images import ImageSet
 
@@ -309,6 +308,32 @@ def test_labels_that_do_not_fit(tmp_path: Path, name: str, content: str, error: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("images", [True, False])
+def test_numbers_that_look_like_the_development_kits(tmp_path: Path, images: bool):
+    folder = flat(tmp_path / "imagenet" / "val")
+
+    def write(numbers: Sequence[int]) -> None:
+        name = "ILSVRC2012_val_{:08d}.JPEG " if images else ""
+        lines = [f"{name.format(row)}{k}" for row, k in enumerate(numbers, start=1)]
+        (folder / "val.txt").write_text("\n".join(lines))
+
+    def read() -> list[int]:
+        images = read_dataset(tmp_path, "imagenet", classes=WNIDS)
+        assert images.labels is not None
+        return images.labels.tolist()
+
+    write(range(1, 101))
+    assert read() == [1, 2, 3, 7, 12]
+    write([*range(1, 101), 0])
+    assert read() == [1, 2, 3, 7, 12]
+    write(range(1, 102))
+    with pytest.raises(ValueError, match=r"of 101 images from 1 to 101, without any 0"):
+        read()
+    write(range(1, 1001))
+    with pytest.raises(ValueError, match="from 1 to 1000, which are in another order"):
+        read()
+
+
 def test_labels_above_imagenets_folder_are_not_taken(tmp_path: Path):
     flat(tmp_path / "imagenet" / "val")
     (tmp_path / "val.txt").write_text(by_line(str))
@@ -372,6 +397,23 @@ def test_an_empty_folder_does_not_hide_another(tmp_path: Path):
     assert read_dataset(tmp_path, "sketch", classes=WNIDS).files == ("n01440764/1.png",)
 
 
+@pytest.mark.parametrize("outer", ["imagenet-sketch", "sketch"])
+def test_a_folder_that_only_holds_the_dataset(tmp_path: Path, outer: str):
+    """As an archive that has a folder of its own unpacks into one of the same name."""
+    inner = tmp_path / outer / "sketch"
+    inner.mkdir(parents=True)
+    (tmp_path / outer / "README.txt").touch()
+    assert found_datasets(tmp_path) == ()
+    touch(inner, ["n01440764/1.png"])
+
+    assert found_datasets(tmp_path) == ("sketch",)
+    assert read_dataset(tmp_path, "sketch", classes=WNIDS).root == inner
+    touch(tmp_path / outer, ["n01443537/1.png"])
+    if outer == "sketch":
+        with pytest.raises(ValueError, match="/sketch/sketch is none of the 1000"):
+            read_dataset(tmp_path, "sketch", classes=WNIDS)
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_without_classes_images_have_no_labels(tmp_path: Path, name: str):
     touch(tmp_path / DATASETS[name].folder, ["cat/1.png", "2.png"])
@@ -404,11 +446,26 @@ def test_folders_that_a_head_does_not_have(tmp_path: Path):
         read_dataset(tmp_path, "sketch", classes=WNIDS)
 
 
-def test_v2_for_heads_of_other_sizes(numbered_v2: Path):
-    with pytest.raises(ValueError, match=r"numbers up to 999, but there are 10 classes"):
-        read_dataset(numbered_v2, "v2", classes=[f"class {k}" for k in range(10)])
-    with pytest.raises(ValueError, match="is none of the 10 classes"):
-        read_dataset(numbered_v2, "v2", classes=WNIDS[:10])
+def test_numbers_of_v2_mean_imagenets_classes_for_any_head(
+    numbered_v2: Path, tmp_path: Path
+):
+    """As for a head of 21,843 wnids, whose places are others."""
+    more = [f"n{99_000_000 + k}" for k in range(20)]
+    classes = [*more, *(WNIDS[k] for k in head_order(5))]
+
+    images = read_dataset(numbered_v2, "v2", classes=classes)
+
+    assert images.labels is not None
+    assert images.classes == tuple(classes)
+    for file, label in zip(images.files, images.labels, strict=True):
+        assert classes[label] == WNIDS[int(file.split("/")[0])]
+    for others in ([f"class {k}" for k in range(1000)], WNIDS[:10]):
+        with pytest.raises(ValueError, match=rf"\(n\d+\) is none of the {len(others)} cl"):
+            read_dataset(numbered_v2, "v2", classes=others)
+    touch(tmp_path / "imagenet-r", ["0/1.png", "1/1.png"])
+    own = read_dataset(tmp_path, "r", classes=["cat", "dog"])
+    assert own.labels is not None
+    assert own.labels.tolist() == [0, 1]
 
 
 def test_numbers_are_not_taken_where_they_could_mean_anything(tmp_path: Path):

@@ -1,22 +1,29 @@
 """Folders of images are read in one order, with the right labels, or refused by name."""
 
+import errno
 import io
 import os
 import pickle
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import sleep
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
-from earmark.data.imagenet import imagenet_wnids, read_images, read_own
-from earmark.data.images import ImageSet, decode
+from earmark.data.folders import read_class_folders, read_images, read_own
+from earmark.data.imagenet import imagenet_wnids
+from earmark.data.images import ImageSet, UnreadableImage, decode, stamp
 
 FILES = [
     "a/2.png",
@@ -89,7 +96,10 @@ def test_numbered_folders_count_the_classes(tmp_path: Path):
         write_image(tmp_path / number / "1.png")
     classes = [f"class {k}" for k in range(11)]
 
-    images = read_own(tmp_path, name="x", classes=classes)
+    with pytest.warns(
+        UserWarning, match=r"3 of the 11 numbers from 0 to 10: .*that 0 is class 0;"
+    ):
+        images = read_own(tmp_path, name="x", classes=classes)
 
     assert images.files == ("0/1.png", "10/1.png", "2/1.png")
     assert images.labels is not None
@@ -115,12 +125,64 @@ def test_numbers_of_classes_of_imagenet_are_imagenets(tmp_path: Path):
     write_image(tmp_path / "2" / "1.png")
     wnids = imagenet_wnids()
 
-    images = read_own(tmp_path, name="x", classes=[wnids[9], wnids[2]])
+    with pytest.warns(UserWarning, match=rf"1 of the 1000 .*that 2 is {wnids[2]};"):
+        images = read_own(tmp_path, name="x", classes=[wnids[9], wnids[2]])
 
     assert images.labels is not None
     assert images.labels.tolist() == [1]
     with pytest.raises(ValueError, match=r"/2 \(n01484850\) is none of the 3"):
         read_own(tmp_path, name="x", classes=wnids[7:10])
+
+
+def test_all_numbers_are_read_without_a_word(tmp_path: Path):
+    for number in range(3):
+        write_image(tmp_path / f"0{number}" / "1.png")
+
+    images = read_own(tmp_path, name="x", classes=["a", "b", "c"])
+
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("read", [read_own, read_class_folders])
+def test_folders_that_are_passed_over(tmp_path: Path, read: Callable[..., ImageSet]):
+    for file in ("cat/1.png", "cat/out/1.png", "dog/1.png", "concepts/x/1.png", "bare/x"):
+        write_image(tmp_path / "data" / f"{file}.png")
+    root = tmp_path / "link"
+    root.symlink_to(tmp_path / "data")
+    (root / "alias").symlink_to(root / "concepts")
+    over = [tmp_path / "data" / name for name in ("concepts", "cat/out", "bare", "gone")]
+
+    images = read(root, name="x", classes=["cat", "dog"], passing_over=over)
+
+    assert images.files == ("cat/1.png.png", "dog/1.png.png")
+    with pytest.raises(ValueError, match="/alias is none of the 2"):
+        read(root, name="x", classes=["cat", "dog"], passing_over=over[1:])
+
+
+def test_unlabelled_images_are_not_looked_for_in_folders_passed_over(tmp_path: Path):
+    for file in ("1.png", "a/1.png", "a/out/1.png", "a/out/deep/1.png", "concepts/x/1.png"):
+        write_image(tmp_path / "data" / file)
+    root = tmp_path / "link"
+    root.symlink_to(tmp_path / "data")
+    (root / "alias").symlink_to(root / "concepts")
+    over = [tmp_path / "data" / "concepts", tmp_path / "data" / "a" / "out"]
+
+    assert read_images(root, name="x", passing_over=over).files == ("1.png", "a/1.png")
+    assert read_images(root, name="x", passing_over=[root.resolve()]).files == (
+        read_images(root, name="x").files
+    )
+    with pytest.raises(ValueError, match="holds no image"):
+        read_images(root / "concepts", name="x", passing_over=[root / "concepts" / "x"])
+
+
+def test_links_that_lead_nowhere_are_no_folders(tmp_path: Path):
+    write_image(tmp_path / "cat" / "1.png")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+
+    assert read_own(tmp_path, name="x", classes=["cat"]).files == ("cat/1.png",)
+    assert read_images(tmp_path, name="x").files == ("cat/1.png",)
 
 
 def test_two_folders_of_one_number(tmp_path: Path):
@@ -226,7 +288,7 @@ def test_a_16_bit_pgm(tmp_path: Path):
 def test_pixels_that_are_not_finite(tmp_path: Path):
     Image.fromarray(np.full((2, 2), np.nan, np.float32)).save(tmp_path / "1.tif")
 
-    with pytest.raises(ValueError, match=r"/1\.tif \(a pixel is not finite\)"):
+    with pytest.raises(UnreadableImage, match=r"/1\.tif \(a pixel is not finite\)"):
         ImageSet("x", tmp_path, ("1.tif",)).open(0)
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "1.tif")
     assert not np.asarray(ImageSet("x", tmp_path, ("1.tif",)).open(0)).any()
@@ -277,7 +339,7 @@ def test_a_border_is_cut_from_each_side(tmp_path: Path, border: int):
 def test_nothing_within_a_border(tmp_path: Path):
     write_image(tmp_path / "1.png")
 
-    with pytest.raises(ValueError, match=r"/1\.png has 8 x 8 pixels, .* border of 4"):
+    with pytest.raises(UnreadableImage, match=r"/1\.png has 8 x 8 pixels, .* border of 4"):
         ImageSet("x", tmp_path, ("1.png",), border=4).open(0)
 
 
@@ -339,15 +401,104 @@ def test_held_images_are_not_sent_to_other_processes(tmp_path: Path):
     assert small == len(pickle.dumps(copy))
     shutil.rmtree(tmp_path)
     assert held.open(0) == opened
-    with pytest.raises(ValueError, match="Cannot read"):
+    with pytest.raises(FileNotFoundError, match="Cannot read"):
         pickle.loads(pickle.dumps(held)).open(0)  # noqa: S301
 
 
 def test_a_missing_image(tmp_path: Path):
-    with pytest.raises(
-        ValueError, match=r"Cannot read the image .*/1\.png \(.*No such file"
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    images = ImageSet("x", tmp_path, ("1.png", "link.png"))
+    for name, read in {
+        "1": lambda: images.open(0),
+        "link": lambda: images.open(1),
+        "2": lambda: decode(tmp_path / "2.png"),
+    }.items():
+        with pytest.raises(
+            FileNotFoundError, match=rf"Cannot read the image .*/{name}\.png \(No such file"
+        ):
+            read()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("where", ["read", "decode"])
+def test_what_the_system_denies_is_not_held_against_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, where: str
+):
+    write_image(tmp_path / "1.png")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    place = (Path, "read_bytes") if where == "read" else (Image, "open")
+    monkeypatch.setattr(*place, fail)
+    for read in (
+        lambda: ImageSet("x", tmp_path, ("1.png",)).open(0),
+        lambda: decode(tmp_path / "1.png"),
     ):
-        ImageSet("x", tmp_path, ("1.png",)).open(0)
+        with pytest.raises(OSError, match=r"Cannot read the image .*/1\.png \(") as caught:
+            read()
+        assert caught.value.errno == number
+        assert os.strerror(number) in str(caught.value)
+        assert not isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<html>404</html>"])
+def test_what_is_no_image(tmp_path: Path, content: bytes | None):
+    path = tmp_path / "1.png"
+    path.mkdir() if content is None else path.write_bytes(content)
+    why = "it is a folder" if content is None else "it is no image"
+
+    for read in (lambda: ImageSet("x", tmp_path, ("1.png",)).open(0), lambda: decode(path)):
+        with pytest.raises(UnreadableImage, match=rf"/1\.png \({why}\): replace"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        struct.error("cut"),
+        KeyError("cut"),
+        IndexError("cut"),
+        zlib.error("cut"),
+        EOFError("cut"),
+        OverflowError("cut"),
+        OSError("cut"),
+        SyntaxError("cut"),
+        Image.DecompressionBombError("cut"),
+    ],
+)
+def test_whatever_pillow_raises_on_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    write_image(tmp_path / "1.png")
+
+    def fail(_: Image.Image) -> None:
+        raise error
+
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    with pytest.raises(UnreadableImage, match=r"/1\.png \('?cut'?\): replace"):
+        decode(tmp_path / "1.png")
+
+
+def test_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_image(tmp_path / "1.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 31)
+
+    with pytest.raises(UnreadableImage, match="exceeds limit"):
+        decode(tmp_path / "1.png")
+
+
+def test_a_lack_of_memory_is_not_held_against_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_image(tmp_path / "1.png")
+
+    def fail(_: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    with pytest.raises(MemoryError):
+        decode(tmp_path / "1.png")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "PPM"])
@@ -357,7 +508,7 @@ def test_a_truncated_image_is_named(tmp_path: Path, kind: str):
     path = tmp_path / "broken"
     for length in range(0, len(whole.getvalue()) * 9 // 10, 3):
         path.write_bytes(whole.getvalue()[:length])
-        with pytest.raises(ValueError, match=r"Cannot read the image .*/broken "):
+        with pytest.raises(UnreadableImage, match=r"Cannot read the image .*/broken "):
             decode(path)
 
 
@@ -385,7 +536,7 @@ def test_a_flipped_byte_gives_an_image_or_a_named_error(data: st.DataObject, kin
         path.write_bytes(content)
         try:
             decode(path)
-        except ValueError as error:
+        except UnreadableImage as error:
             assert str(path) in str(error)  # noqa: PT017 (it may also be readable still)
 
 
@@ -407,37 +558,61 @@ def test_held_images_are_decoded_once(tmp_path: Path):
     assert [held.open(image) for image in range(3)] == expected
 
 
-def test_fingerprint_is_of_the_files_and_not_of_their_folder(tmp_path: Path):
-    for seed in range(2):
+def test_fingerprint_is_of_the_folder_and_its_files_in_order(tmp_path: Path):
+    for seed in range(3):
         write_image(tmp_path / "one" / f"{seed}.png", seed=seed)
-    shutil.copytree(tmp_path / "one", tmp_path / "two")  # it keeps the times of change
-    one, two = (ImageSet(n, tmp_path / n, ("0.png", "1.png")) for n in ("one", "two"))
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    files = ("0.png", "1.png")
+    one = ImageSet("x", tmp_path / "one", files)
 
-    assert one.fingerprint() == two.fingerprint()
-    assert one.fingerprint() != ImageSet("x", one.root, ("1.png", "0.png")).fingerprint()
-    assert one.fingerprint() != ImageSet("x", one.root, ("0.png",)).fingerprint()
-    shutil.copytree(two.root, tmp_path / "three")
-    (tmp_path / "three" / "1.png").rename(tmp_path / "three" / "2.png")
-    renamed = ImageSet("x", tmp_path / "three", ("0.png", "2.png"))
-    assert one.fingerprint() != renamed.fingerprint()
+    assert one.fingerprint() == ImageSet("y", tmp_path / "link", files).fingerprint()
+    for others in (("1.png", "0.png"), ("0.png",), ("0.png", "2.png")):
+        assert one.fingerprint() != ImageSet("x", one.root, others).fingerprint()
 
 
-def test_fingerprint_sees_size_and_time_of_change(tmp_path: Path):
+def test_fingerprint_tells_a_copy_of_equal_names_sizes_and_times(tmp_path: Path):
+    folders = [tmp_path / "clean", tmp_path / "corrupted"]
+    for folder, content in zip(folders, (b"clean", b"noise"), strict=True):
+        folder.mkdir()
+        (folder / "1.png").write_bytes(content)
+        os.utime(folder / "1.png", ns=(0, 0))
+    clean, corrupted = (ImageSet("x", folder, ("1.png",)) for folder in folders)
+
+    assert clean.fingerprint() != corrupted.fingerprint()
+    # With one entry for both, only the folder is left to tell them by.
+    (folders[1] / "1.png").unlink()
+    (folders[1] / "1.png").hardlink_to(folders[0] / "1.png")
+    assert clean.fingerprint() != corrupted.fingerprint()
+
+
+def test_fingerprint_sees_size_and_times_of_change(tmp_path: Path):
     path = tmp_path / "1.png"
     path.write_bytes(b"one")
     os.utime(path, ns=(0, 0))
     images = ImageSet("x", tmp_path, ("1.png",))
-    first = images.fingerprint()
+    seen = [images.fingerprint()]
 
-    path.write_bytes(b"longer")
-    os.utime(path, ns=(0, 0))
-    longer = images.fingerprint()
-    os.utime(path, ns=(0, 1))
+    for content, time in ((b"longer", 0), (b"longer", 1), (b"change", 1)):
+        sleep(0.02)  # a file system's clock may tick as rarely as every 10 ms
+        path.write_bytes(content)
+        os.utime(path, ns=(0, time))
+        seen.append(images.fingerprint())
 
-    assert len({first, longer, images.fingerprint()}) == 3
+    assert len({*seen}) == 4
+    assert seen[-1] == images.fingerprint()
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"1\.png"):
-        images.fingerprint()
+    assert images.fingerprint() not in seen  # that it is gone is told when it is read
+
+
+def test_fingerprint_sees_each_stamp_alone(monkeypatch: pytest.MonkeyPatch):
+    def known(size: int, changed: int, entered: int) -> str:
+        stat = SimpleNamespace(
+            st_size=size, st_mtime_ns=changed, st_ctime_ns=entered, st_mode=0
+        )
+        monkeypatch.setattr(Path, "stat", lambda _: stat)
+        return stamp(Path("1.png"))
+
+    assert len({known(1, 1, 1), known(2, 1, 1), known(1, 2, 1), known(1, 1, 2)}) == 4
 
 
 def test_labels_must_fit():

@@ -23,16 +23,25 @@ def test_equals_scikit_learns_pipeline(classes: int):
         1,
         1,
     ]) + 100
-    h[:, 6] = 4.0  # a constant feature
+    h[:, 6] = 4.0  # a constant feature, and one that is, but for rounding
+    h[:, 5] = 10 + 2e-6 * torch.randn(300)
 
     head = linear_probe(h.split(128), labels, classes=classes)
 
     own = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=STEPS))
-    own.fit(h.double().numpy(), labels)
-    assert (head.predict(h).numpy() == own.predict(h.double().numpy())).all()
-    logits = torch.nn.functional.softmax(head.logits(h), dim=1).numpy()
-    np.testing.assert_allclose(logits, own.predict_proba(h.double().numpy()), atol=2e-3)
+    telling = h[:, :5].double().numpy()
+    own.fit(telling, labels)
+    assert (head.predict(h).numpy() == own.predict(telling)).all()
+    shares = torch.nn.functional.softmax(head.logits(h), dim=1).numpy()
+    np.testing.assert_allclose(shares, own.predict_proba(telling), atol=2e-3)
+    assert not head.weight[:, 5:].any()
     assert not head.normalizes
+
+
+def test_a_fit_that_was_cut_short_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("earmark.tuning.linear_probe.STEPS", 1)
+    with pytest.warns(UserWarning, match="had not converged after 1 steps"):
+        linear_probe([torch.randn(40, 9)], np.arange(40) % 4, classes=4)
 
 
 def test_every_class_needs_an_image():

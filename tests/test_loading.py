@@ -98,6 +98,69 @@ def activations(classifier: Classifier) -> torch.Tensor:
         return classifier.encoder(torch.randn(2, 3, 32, 32, generator=torch.manual_seed(0)))
 
 
+def test_the_head_is_kept(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def embed(*_: object) -> torch.Tensor:
+        raise AssertionError("the tower was asked")
+
+    first = load_model(str(tiny), prompts=PROMPTS, cache=tmp_path)
+    monkeypatch.setattr("earmark.models.openclip._embed", embed)
+    again = load_model(str(tiny), prompts=PROMPTS, cache=tmp_path)
+    assert torch.equal(again.head.weight, first.head.weight)
+    with pytest.raises(AssertionError, match="was asked"):
+        load_model(str(tiny), prompts=PROMPTS)
+
+
+def test_progress_is_told(tiny: Path):
+    told: list[tuple[int, int]] = []
+    load_model(str(tiny), prompts=PROMPTS, progress=lambda *done: told.append(done))
+    assert told == [(4, 4)]
+
+
+def test_both_towers_are_put_on_the_device(tiny: Path):
+    placed = load_model(str(tiny), prompts=None, device="meta")
+    assert placed.text is not None
+    parameters = [*placed.encoder.parameters(), *placed.text.tower.parameters()]
+    assert {part.device.type for part in parameters} == {"meta"}
+    assert len(parameters) > len([*placed.encoder.parameters()])
+    assert placed.text.device.type == "meta"
+    assert placed.head.weight.device.type == "cpu"
+
+
+def described(path: Path) -> tuple[dict, dict]:
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, json.loads(file.metadata()["earmark"])
+
+
+def test_a_head_of_another_width_is_refused(tmp_path: Path, tiny: Path):
+    save_classifier(path := tmp_path / "s.safetensors", load_model(str(tiny), prompts=None))
+    tensors, description = described(path)
+    wide = tensors | {"head.weight": torch.zeros(0, 17)}
+    save_file(wide, path, {"earmark": json.dumps(description)})
+    with pytest.raises(ValueError, match=r"head has shape \(0, 17\) for 16 features"):
+        load_classifier(path)
+
+
+def test_images_of_another_size_are_refused(tmp_path: Path, tiny: Path):
+    save_classifier(path := tmp_path / "s.safetensors", load_model(str(tiny), prompts=None))
+    tensors, description = described(path)
+    description["transform"]["crop"] = [40, 40]
+    save_file(tensors, path, {"earmark": json.dumps(description)})
+    with pytest.raises(ValueError, match="not read images of 40 by 40") as error:
+        load_classifier(path)
+    assert "\n" not in str(error.value)
+
+
+def test_loading_uses_no_random_numbers(tmp_path: Path):
+    save_file(
+        timm.create_model("test_vit", num_classes=4).state_dict(),
+        tmp_path / "t.safetensors",
+    )
+    before = torch.get_rng_state()
+    load_model(f"timm:test_vit,{tmp_path / 't.safetensors'}")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_every_family_can_be_saved(tmp_path: Path):
     one = timm.create_model("test_vit", num_classes=4)
     save_file(one.state_dict(), tmp_path / "timm.safetensors")
@@ -118,14 +181,35 @@ def test_every_family_can_be_saved(tmp_path: Path):
 def test_a_family_of_another_earmark_is_refused(tmp_path: Path, tiny: Path):
     classifier = load_model(str(tiny), prompts=PROMPTS)
     save_classifier(path := tmp_path / "saved.safetensors", classifier)
-    with safe_open(path, "pt") as file:
-        description = json.loads(file.metadata()["earmark"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors, description = described(path)
     description["blueprint"]["family"] = "jax"
     save_file(tensors, path, {"earmark": json.dumps(description)})
 
     with pytest.raises(ValueError, match="its family 'jax' is not known"):
         load_classifier(path)
+
+
+def test_the_fingerprint_follows_the_weights():
+    classifier = load_model("lab:untrained")
+    before = classifier.fingerprint
+    weight = next(classifier.encoder.parameters())
+    with torch.no_grad():
+        weight += 1
+        assert classifier.fingerprint != before
+
+
+@pytest.mark.parametrize("package", ["open_clip_torch", "timm"])
+def test_the_fingerprint_holds_what_computes_the_encoder(
+    tiny: Path, package: str, monkeypatch: pytest.MonkeyPatch
+):
+    classifier = load_model(str(tiny), prompts=None)
+    before = classifier.fingerprint
+    monkeypatch.setattr(
+        "earmark.models.classifier.version", lambda name: {package: "9.9"}.get(name, "1.0")
+    )
+    one = classifier.fingerprint
+    monkeypatch.setattr("earmark.models.classifier.version", lambda _: "1.0")
+    assert len({before, one, classifier.fingerprint}) == 3
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])

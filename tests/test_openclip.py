@@ -614,7 +614,7 @@ def test_leaves_the_world_as_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     build_encoder(architecture.architecture)
 
     assert_close(torch.get_rng_state(), numbers)
-    assert (root.handlers, root.manager.disable) == ([], before)
+    assert (root.handlers, root.filters, root.manager.disable) == ([], [], before)
 
 
 @pytest.mark.parametrize("name", ["RN50", "ViT-B-32"])

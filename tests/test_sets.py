@@ -1,5 +1,6 @@
 """Which images a folder holds for a model; and that a model that knows is found right."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from imagenet_trees import (
 )
 
 from earmark import Classifier, Head
-from earmark.data.catalogue import class_set, imagenet_wnids, objectnet_map
-from earmark.results import Record, select
+from earmark.activations import Encoding
+from earmark.data.catalogue import class_set, objectnet_map
+from earmark.results import select
 from earmark.signatures.robustness import PAPER_BASELINE
-from earmark.study.lines import lines_for
+from earmark.study.lines import Lines, lines_for
 from earmark.study.scan import scan
-from earmark.study.sets import find_sets, lacking, objectnet_head
+from earmark.study.sets import find_sets, lacking
 
 SHIFTS = ("v2", "r", "sketch", "objectnet", "a")
 
@@ -110,22 +112,63 @@ def test_objectnet_can_have_a_head_of_its_own_names(tree: Path, tmp_path: Path):
     never_right = oracle(-torch.eye(len(WNIDS)))
 
     for one, expected in ((never_right, 0.0), (oracle(), 1.0)):
-        sets = objectnet_head(find_sets(one, tree), Head(CODES[first]))
-        records = scan(one, sets, (), tmp_path)
+        sets = replace(find_sets(one, tree), heads={"objectnet": Head(CODES[first])})
+        records = scan(one, sets, [PAPER_BASELINE], tmp_path)
         (own,) = select(records, quantity="accuracy", dataset="objectnet", setting="")
         assert own.value == expected
+        said = {
+            (record.quantity, record.note)
+            for record in select(records, dataset="shifts")
+            if record.x in {None, 0.0}
+        }
+        names = "objectnet among its own names, by a head made for them"
+        assert ("accuracy", names) in said
+        assert (
+            "pruned_accuracy",
+            "objectnet among the classes of the model's head",
+        ) in said
 
 
 def test_lines_are_of_all_five_shifts_of_imagenet(tree: Path):
     sets = find_sets(oracle(), tree)
 
-    lines, records = lines_for(WNIDS, sets.shifts)
+    lines = lines_for(WNIDS, sets)
 
-    assert lines[0] == PAPER_BASELINE
-    assert [line.name for line in lines] == ["paper", "testbed-matched-frequency"]
-    assert {record.item for record in records} == {line.name for line in lines}
-    assert lines_for(WNIDS, sets.shifts[:4]) == ((), [])
-    assert lines_for(("cat", "dog"), sets.shifts) == ((), [])
+    assert lines.baselines[0] == PAPER_BASELINE
+    names = ["paper", "testbed-matched-frequency"]
+    assert [line.name for line in lines.baselines] == names
+    assert {record.item for record in lines.records} == {*names}
+    assert lines_for(WNIDS, replace(sets, shifts=sets.shifts[:4])).baselines == ()
+    assert lines_for(("cat", "dog"), sets).baselines == ()
+    pets = replace(sets, imagenet=replace(sets.imagenet, name="pets"))
+    assert lines_for(WNIDS, pets).baselines == ()
+
+
+@pytest.mark.parametrize(
+    ("variants", "taken", "line"),
+    [
+        (["threshold0.7"], "v2-threshold0.7", "testbed"),
+        (["threshold0.7", "matched-frequency"], "v2", "testbed-matched-frequency"),
+        (["top-images"], "v2-top-images", None),
+    ],
+)
+def test_each_v2_has_its_line(
+    tmp_path: Path, variants: list[str], taken: str, line: str | None
+):
+    write_tree(tmp_path, every=100)
+    v2 = tmp_path / "imagenetv2-matched-frequency-format-val"
+    for variant in variants:
+        if variant != "matched-frequency":
+            shutil.copytree(v2, tmp_path / f"imagenetv2-{variant}-format-val")
+    if "matched-frequency" not in variants:
+        shutil.rmtree(v2)
+
+    sets = find_sets(oracle(), tmp_path)
+    lines = lines_for(WNIDS, sets)
+
+    assert sets.shifts[0].name == taken
+    assert [one.name for one in lines.baselines[1:]] == ([line] if line else [])
+    assert ("ImageNet-V2 as" in lines.missing) == (line is None)
 
 
 def test_what_is_lacking_is_named(tmp_path: Path):
@@ -133,15 +176,35 @@ def test_what_is_lacking_is_named(tmp_path: Path):
     model = oracle()
 
     full = find_sets(model, tmp_path)
-    assert [what for what, _ in lacking(model, full, [PAPER_BASELINE])] == [
+    assert [what for what, _ in lacking(model, full, lines_for(WNIDS, full))] == [
         "concepts, polysemanticity"
     ]
 
     (tmp_path / "imagenet-a").rename(tmp_path / "elsewhere")
     sets = find_sets(model, tmp_path)
     assert ("effective robustness", "all five shifts: ImageNet-A as imagenet-a") in lacking(
-        model, sets, ()
+        model, sets, lines_for(WNIDS, sets)
     )
+
+
+def test_concepts_beside_the_images_are_none_of_them(tmp_path: Path):
+    """Nor are results: for images without labels, and for class folders."""
+    for image in range(6):
+        save(tmp_path / "flat" / f"{image}.png", picture(image))
+    own(tmp_path, "folders", WNIDS[:3])
+    for data in (tmp_path / "flat", tmp_path / "folders"):
+        save(data / "concepts" / "round" / "1.png", picture(7))
+        save(data / "concepts" / "square" / "1.png", picture(8))
+        save(data / "out" / "figures" / "1.png", picture(9))
+
+    flat = find_sets(oracle(), tmp_path / "flat", passing_over=[tmp_path / "flat" / "out"])
+    folders = find_sets(
+        oracle(), tmp_path / "folders", passing_over=[tmp_path / "folders" / "out"]
+    )
+
+    assert (len(flat.imagenet), len(folders.imagenet)) == (6, 3)
+    assert flat.concepts is not None
+    assert len(flat.concepts.images) == 2
 
 
 def test_a_concept_set_is_found_or_named(tmp_path: Path):
@@ -181,7 +244,7 @@ def test_a_model_without_a_head_has_its_kurtosis_measured(
         6,
     )
     assert {record.quantity for record in records} == {"activation_kurtosis"}
-    assert lacking(headless(), sets, ())[0][0].startswith("importance")
+    assert lacking(headless(), sets, Lines())[0][0].startswith("importance")
 
 
 def test_images_without_labels_still_have_directions(tmp_path: Path):
@@ -194,7 +257,10 @@ def test_images_without_labels_still_have_directions(tmp_path: Path):
     quantities = {record.quantity for record in records}
     assert {"activation_kurtosis", "importance", "singular_value"} <= quantities
     assert not quantities & {"accuracy", "pruned_accuracy"}
-    assert lacking(oracle(), sets, ())[0][0] == "accuracy, pruning, effective robustness"
+    assert (
+        lacking(oracle(), sets, lines_for(WNIDS, sets))[0][0]
+        == "accuracy, pruning, effective robustness"
+    )
 
 
 def own(tmp_path: Path, name: str, classes: tuple[str, ...]) -> Path:
@@ -213,7 +279,10 @@ def test_own_images_and_own_shifts(tmp_path: Path):
     assert found == {"pets": (1.0, 5), "fog": (1.0, 2), "shifts": (1.0, 2)}
     (mean,) = select(records, quantity="accuracy", dataset="shifts")
     assert mean.note == "the mean over fog"
-    assert "a line" in dict(lacking(oracle(), sets, ()))["effective robustness"]
+    assert (
+        "a line"
+        in dict(lacking(oracle(), sets, lines_for(WNIDS, sets)))["effective robustness"]
+    )
 
 
 def test_two_sets_of_one_name_are_refused(tmp_path: Path):
@@ -224,35 +293,71 @@ def test_two_sets_of_one_name_are_refused(tmp_path: Path):
 
 def test_shifts_alone_are_not_enough(tmp_path: Path):
     own(tmp_path, "sketch", WNIDS[:5])
-    with pytest.raises(ValueError, match="holds sketch but no imagenet/val"):
+    with pytest.raises(
+        ValueError, match="holds ImageNet-Sketch but not ImageNet as imagenet/val"
+    ):
         find_sets(oracle(), tmp_path)
     with pytest.raises(FileNotFoundError, match="No folder"):
         find_sets(oracle(), tmp_path / "nowhere")
 
 
-def test_another_v2_has_another_line(tmp_path: Path):
-    write_tree(tmp_path, every=100)
-    v2 = tmp_path / "imagenetv2-matched-frequency-format-val"
-    v2.rename(tmp_path / "imagenetv2-threshold0.7-format-val")
-
-    sets = find_sets(oracle(), tmp_path)
-    lines, _ = lines_for(imagenet_wnids(), sets.shifts)
-
-    assert sets.shifts[0].name == "v2-threshold0.7"
-    assert [line.name for line in lines] == ["paper", "testbed"]
-
-
-def test_what_was_skipped_is_noted(tmp_path: Path):
-    from earmark.activations import Encoding
-
-    pets = own(tmp_path, "pets", WNIDS[:5])
-    (pets / WNIDS[1] / "1.png").write_bytes(b"no image")
-    sets = find_sets(oracle(), pets)
+def test_what_was_skipped_is_noted_wherever_it_counts(tmp_path: Path):
+    pets, fog = own(tmp_path, "pets", WNIDS[:5]), own(tmp_path, "fog", WNIDS[5:8])
+    write_broden(tmp_path / "broden")
+    broken = pets / WNIDS[1], fog / WNIDS[6]
+    for folder in broken:
+        (folder / "1.png").write_bytes(b"no image")
+    (tmp_path / "broden" / "images" / "3.jpg").write_bytes(b"no image")
+    sets = find_sets(oracle(), pets, shifts={"fog": fog}, concepts=tmp_path / "broden")
 
     encoding = Encoding(skip_unreadable=True)
-    records = scan(oracle(), sets, (), tmp_path / "store", encoding=encoding)
+    records = scan(oracle(), sets, [PAPER_BASELINE], tmp_path / "store", encoding=encoding)
 
-    (accuracy,) = select(records, quantity="accuracy")
-    assert (accuracy.value, accuracy.n) == (1.0, 4)
-    assert accuracy.note == "1 of 5 images could not be read and were skipped"
-    assert all(isinstance(record, Record) for record in records)
+    skipped = {
+        name: f"1 of {n} images of {name} could not be read and were skipped"
+        for name, n in (("pets", 5), ("fog", 3), ("broden", 24))
+    }
+    found = {r.dataset: (r.value, r.n) for r in select(records, quantity="accuracy")}
+    assert found == {"pets": (1.0, 4), "fog": (1.0, 2), "shifts": (1.0, 2)}
+    for record in records:
+        of_concepts = "concept" in record.quantity or "semantic" in record.quantity
+        of_concepts |= record.quantity == "best_average_precision"
+        on = {"fog": "fog", "shifts": "fog"}.get(record.dataset, "pets")
+        assert skipped["broden" if of_concepts else on] in record.note
+    (mean,) = select(records, quantity="accuracy", dataset="shifts")
+    assert mean.note.startswith("the mean over fog; ")
+    # the label stands in 12 images, every other one: the third is among them
+    (red,) = select(
+        records, quantity="best_average_precision", setting="neuron", item="red-c"
+    )
+    assert red.n == 22
+
+
+def test_an_own_shift_cannot_bear_a_name_with_rules(tmp_path: Path):
+    pets = own(tmp_path, "pets", WNIDS[:5])
+    for name in ("objectnet", "imagenet", "shifts"):
+        with pytest.raises(ValueError, match=f"cannot be called '{name}'"):
+            find_sets(oracle(), pets, shifts={name: pets})
+    with pytest.raises(ValueError, match="shifts have no accuracy"):
+        find_sets(headless(), pets, shifts={"fog": pets})
+
+
+def test_numbered_folders_are_class_numbers(tmp_path: Path):
+    for place in (0, 2, 10):
+        save(tmp_path / "pets" / str(place) / "1.png", picture(place))
+    with pytest.warns(UserWarning, match="numbe"):
+        sets = find_sets(oracle(), tmp_path / "pets")
+    records = scan(oracle(), sets, (), tmp_path / "store")
+    assert [r.value for r in select(records, quantity="accuracy")] == [1.0]
+
+
+def test_one_image_has_no_interval(tmp_path: Path):
+    save(tmp_path / "pets" / "1.png", picture(3))
+    records = scan(oracle(), find_sets(oracle(), tmp_path / "pets"), (), tmp_path / "store")
+
+    (kurtosis,) = select(records, quantity="activation_kurtosis")
+    assert (kurtosis.n, kurtosis.low, kurtosis.note) == (
+        1,
+        None,
+        "one image has no interval",
+    )

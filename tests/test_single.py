@@ -103,11 +103,11 @@ def test_each_family_is_measured_whole(
     (tmp_path / "model").mkdir()
     name = make(tmp_path / "model")
     (tmp_path / "templates").write_text("a photo of a {}.\n")
-    request = Request(
-        name, tree, tmp_path / "out", templates=str(tmp_path / "templates"), encoding=FEW
-    )
+    templates = str(tmp_path / "templates") if make is tiny_open_clip else None
 
-    found = scan_model(request)
+    found = scan_model(
+        Request(name, tree, tmp_path / "out", templates=templates, encoding=FEW)
+    )
 
     model = load_model(name, prompts=None)
     saved = next((tmp_path / "out" / "heads").glob("*.safetensors"), None)
@@ -155,14 +155,36 @@ def pets(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def test_a_probe_gives_a_head(pets: Path, tmp_path: Path):
+@pytest.fixture
+def train(pets: Path, tmp_path: Path) -> Path:
+    """Images of the same classes, apart."""
+    for klass in ("cat", "dog"):
+        (tmp_path / "train" / klass).mkdir(parents=True)
+        for image in range(6):
+            path = pets / klass / f"{image}.png"
+            path.rename(tmp_path / "train" / klass / path.name)
+    return tmp_path / "train"
+
+
+def test_a_probe_gives_a_head(pets: Path, train: Path, tmp_path: Path):
     (tmp_path / "model").mkdir()
     name = tiny_open_clip(tmp_path / "model")
+    (train / "cat" / "0.png").write_bytes(b"no image")
+    request = Request(
+        name,
+        pets,
+        tmp_path / "out",
+        probe=train,
+        encoding=replace(FEW, skip_unreadable=True),
+    )
 
-    found = scan_model(Request(name, pets, tmp_path / "out", probe=pets, encoding=FEW))
+    found = scan_model(request)
 
     (accuracy,) = select(found.records, quantity="accuracy")
-    assert (accuracy.dataset, accuracy.value, accuracy.n) == ("pets", 1.0, 24)
+    assert (accuracy.dataset, accuracy.value, accuracy.n) == ("pets", 1.0, 12)
+    assert (found.model, found.role) == (f"{name} + linear probe", "other")
+    with pytest.raises(ValueError, match="both fitted and scored on"):
+        scan_model(replace(request, probe=pets))
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -170,8 +192,6 @@ def test_a_head_from_a_file(pets: Path, tmp_path: Path, *, named: bool):
     """Without names the rows are numbered; so must the folders be."""
     (tmp_path / "model").mkdir()
     name = tiny_open_clip(tmp_path / "model")
-    probed = scan_model(Request(name, pets, tmp_path / "out", probe=pets, encoding=FEW))
-    sigma = [r.value for r in select(probed.records, quantity="singular_value", setting="")]
     weight = torch.randn(2, 16)
     np.save(tmp_path / "head.npy", weight.numpy())
     (tmp_path / "names").write_text("cat\ndog\n")
@@ -191,8 +211,9 @@ def test_a_head_from_a_file(pets: Path, tmp_path: Path, *, named: bool):
 
     values = [r.value for r in select(found.records, quantity="singular_value", setting="")]
     assert values == pytest.approx(torch.linalg.svdvals(weight.double()).tolist())
-    assert values != sigma
     assert select(found.records, quantity="accuracy")
+
+    assert (found.model, found.role) == (f"{name} + head.npy", "other")
 
     np.save(tmp_path / "head.npy", np.ones((2, 17)))
     with pytest.raises(ValueError, match=r"reads 17 features, and .* gives 16"):
@@ -247,18 +268,26 @@ def scan(*arguments: object) -> tuple[int, str]:
     return ran.exit_code, ran.stdout
 
 
-def test_the_command_shows_what_was_measured_and_what_not(pets: Path, tmp_path: Path):
+def test_the_command_shows_what_was_measured_and_what_not(
+    pets: Path, train: Path, tmp_path: Path
+):
     (tmp_path / "model").mkdir()
     name = tiny_open_clip(tmp_path / "model")
-    arguments = [name, "--data", pets, "--out", tmp_path / "out", "--probe", pets]
+    arguments = [name, "--data", pets, "--out", tmp_path / "out [x]", "--probe", train]
 
     code, shown = scan(*arguments, "--batch-size", 4)
     assert code == 0
     assert "100.0 %" in shown
-    assert "85.8 % to 100.0 %" in shown  # Clopper-Pearson: .025 ** (1 / 24)
+    assert "73.5 % to 100.0 %" in shown  # Clopper-Pearson: .025 ** (1 / 12)
+    assert f"Report: {tmp_path}/out [x]/report.html" in shown
     assert "not measured: effective robustness. It needs a line" in shown
     assert "not measured: concepts, polysemanticity" in shown
-    assert "“pets”" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out [x]" / "report.html").read_text()
+    assert "“pets”" in page
+    assert "Effective robustness: needs a line" in page
+    again = CliRunner().invoke(cli.app, ["report", str(tmp_path / "out [x]")])
+    assert again.exit_code == 0
+    assert (tmp_path / "out [x]" / "report.html").read_text() == page
 
     code, printed = scan(*arguments, "--batch-size", 4, "--json", "--role", "other")
     found = json.loads(printed)
@@ -270,5 +299,56 @@ def test_the_command_shows_what_was_measured_and_what_not(pets: Path, tmp_path: 
 
 
 def test_shifts_are_named_folders(pets: Path, tmp_path: Path):
+    arguments = ["lab:untrained", "--data", pets, "--out", tmp_path, "--shift"]
     with pytest.raises(ValueError, match="NAME=FOLDER, not as 'fog'"):
-        scan("lab:untrained", "--data", pets, "--out", tmp_path, "--shift", "fog")
+        scan(*arguments, "fog")
+    with pytest.raises(ValueError, match="Two shifts are called 'fog'"):
+        scan(*arguments, f"fog={pets}", "--shift", f"fog={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"probe": Path(), "head": Path()}, "not both"),
+        ({"head_normalizes": True}, "Only a head from a file"),
+        ({"probe": Path(), "classnames": Path("x")}, "leave out class names"),
+    ],
+)
+def test_what_excludes_itself_is_refused_first(changed: dict[str, object], complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        Request("no such model", Path(), Path("out"), **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("part", ["data", "probe", "concepts", "head", "classnames"])
+def test_what_is_not_there_is_told_before_a_model_is_loaded(part: str, tmp_path: Path):
+    request = Request("no such model", tmp_path, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        replace(request, **{part: tmp_path / "nowhere"})
+
+
+def test_own_names_for_the_rows_of_a_models_head(pets: Path, tmp_path: Path):
+    model = timm.create_model("test_resnet", num_classes=2)
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    (tmp_path / "names").write_text("dog\ncat\n")
+    name = f"timm:test_resnet,{tmp_path / 'weights.safetensors'}"
+    request = Request(
+        name, pets, tmp_path / "out", classnames=tmp_path / "names", encoding=FEW
+    )
+
+    dog_first = scan_model(request)
+    (tmp_path / "names").write_text("cat\ndog\n")
+    cat_first = scan_model(request)
+
+    first, second = (
+        select(found.records, quantity="accuracy")[0].value
+        for found in (dog_first, cat_first)
+    )
+    assert first + second == 1  # the rows changed names
+
+    (tmp_path / "names").write_text("lion\ntiger\n")
+    with pytest.raises(
+        ValueError, match=r"None of the 2 folders .* is one of the 2 classes"
+    ):
+        scan_model(request)
+    with pytest.raises(ValueError, match="needs no --templates"):
+        scan_model(replace(request, classnames=None, templates="simple"))

@@ -92,8 +92,7 @@ def test_encodes_once(images: ImageSet, tmp_path: Path):
         progress=lambda *n: done.append(n),
     )
     written = contents(folder), [path.stat().st_mtime_ns for path in shard_files(folder)]
-    shutil.copytree(images.root, tmp_path / "moved")
-    moved = replace(images, name="moved", root=tmp_path / "moved")
+    moved = replace(images, name="renamed")
 
     again = stored_activations(
         replace(classifier, name="renamed"),
@@ -488,8 +487,14 @@ def test_no_image_that_can_be_read(images: ImageSet, tmp_path: Path):
 def test_an_image_that_is_gone(images: ImageSet, tmp_path: Path):
     images.path(4).unlink()
 
-    with pytest.raises(FileNotFoundError, match=r"4\.png"):
+    with pytest.raises(ValueError, match=r"4\.png \(No such file.*--skip-unreadable"):
         stored_activations(make_classifier(), images, tmp_path / "s")
+
+    skipping = Encoding(batch_size=2, skip_unreadable=True)
+    stored = stored_activations(
+        make_classifier(), images, tmp_path / "s", encoding=skipping
+    )
+    assert stored.skipped == (4,)
 
 
 def test_no_images(tmp_path: Path):

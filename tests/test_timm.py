@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,43 @@ def test_finetuned_from_texts_is_told_by_the_tag(tmp_path: Path):
     assert loaded.backbone == "vit_base_patch32_clip_224"
 
 
+def test_every_pretrained_projection_is_a_tower():
+    """Widths of embeddings are multiples of 64; no count of ImageNet's classes is."""
+    import timm
+
+    from earmark.models.timm import _is_contrastive, _is_tower
+
+    towers = set()
+    for name in timm.list_pretrained():
+        config = timm.get_pretrained_cfg(name).to_dict()
+        if rows := config["num_classes"]:
+            assert _is_tower(config, rows) == (rows % 64 == 0), name
+            towers |= {name} if rows % 64 == 0 else set()
+    assert {
+        "convnext_large_mlp.clip_laion2b_ft_320",
+        "convnext_large_mlp.clip_laion2b_ft_soup_320",
+        "vit_pe_core_base_patch16_224.fb",
+        "vit_base_patch16_clip_224.openai",
+    } <= towers
+    plain = timm.get_pretrained_cfg("vit_base_patch16_224.bamboo").to_dict()
+    assert not _is_contrastive(plain)
+
+
+def test_a_tower_with_ones_own_classes_is_a_classifier(tmp_path: Path):
+    name = "vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
+    loaded = load_timm(name, saved(tmp_path, name, num_classes=7)[1])
+    assert (loaded.role, loaded.classes) == ("finetuned", tuple("0123456"))
+
+
+def test_a_projection_is_one_under_a_classifiers_tag(tmp_path: Path):
+    name = "convnext_base.clip_laion2b_augreg_ft_in1k"
+    from earmark.models.timm import _is_tower
+
+    config = {"architecture": "convnext_base", "tag": name.partition(".")[2]}
+    assert _is_tower(config, 640)
+    assert not _is_tower(config, 1000)
+
+
 def test_classes_of_imagenet_are_its_wordnet_ids(tmp_path: Path):
     facts = Path(earmark.__file__).parent / "data/facts/imagenet_wnids.txt"
     known = load_timm("test_vit", saved(tmp_path, "test_vit")[1])
@@ -138,6 +176,18 @@ def test_a_head_that_reads_places_is_refused():
     )
     with pytest.raises(ValueError, match="one linear head"):
         take_head(followed.eval(), (2, 2), what="it")
+
+
+@pytest.mark.parametrize("after", [torch.Tensor.tanh_, lambda x: x.mul_(2)])
+def test_a_head_that_is_changed_in_place_is_refused(after: Any):
+    class Changed(torch.nn.Module):
+        def forward(self, logits: torch.Tensor) -> torch.Tensor:
+            return after(logits)
+
+    parts = [torch.nn.Flatten(), torch.nn.Linear(12, 5)]
+    take_head(torch.nn.Sequential(*parts), (2, 2), what="it")
+    with pytest.raises(ValueError, match="one linear head"):
+        take_head(torch.nn.Sequential(*parts, Changed()), (2, 2), what="it")
 
 
 def test_other_weights_are_refused(tmp_path: Path):

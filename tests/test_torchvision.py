@@ -144,5 +144,7 @@ def test_without_network_it_says_how_to_give_a_file(monkeypatch: pytest.MonkeyPa
         raise OSError("no route\nto the host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    with pytest.raises(ValueError, match=r"\(no route\).*torchvision:resnet18,PATH"):
+    with pytest.raises(
+        ValueError, match=r"\(no route to the host\).*torchvision:resnet18,PATH"
+    ):
         load_torchvision("resnet18")

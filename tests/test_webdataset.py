@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from earmark.data.imagenet import class_set, found_datasets, imagenet_wnids, read_dataset
+from earmark.data.catalogue import class_set
+from earmark.data.imagenet import found_datasets, imagenet_wnids, read_dataset
 from earmark.data.images import ImageSet
 from earmark.data.webdataset import has_shards, read_shards
 
@@ -130,25 +131,42 @@ def test_a_set_may_be_held_shortened_and_sent(
 
 
 def test_fingerprint_sees_the_shard_and_the_place_in_it(tmp_path: Path):
-    cls = ("a.cls", b"0")
-    for name, members in {
-        "one": [("a.png", encoded(0)), cls],
-        "moved": [cls, ("a.png", encoded(0))],
-        "newer": [("a.png", encoded(0)), cls],
-    }.items():
-        write_shard(tmp_path / name / "0.tar", members)
-        os.utime(tmp_path / name / "0.tar", ns=(0, int(name == "newer")))
-    names = ("one", "moved", "newer")
-    sets = [read_shards(tmp_path / name, name="x", classes=CLASSES) for name in names]
+    picture, cls = ("a.png", encoded(0)), ("a.cls", b"0")
+    seen: set[str] = set()
+    shard = tmp_path / "x" / "0.tar"
+    for members, time in (([picture, cls], 0), ([cls, picture], 0), ([picture, cls], 1)):
+        write_shard(shard, members)
+        os.utime(shard, ns=(0, time))
+        images = read_shards(shard.parent, name="x", classes=CLASSES)
+        seen.add(images.fingerprint())
 
-    assert len({one.fingerprint() for one in sets}) == 3
-    os.utime(tmp_path / "newer" / "0.tar", ns=(0, 0))
-    assert sets[0].fingerprint() == sets[2].fingerprint()
-    (tmp_path / "one" / "0.tar").unlink()
+    assert len(seen) == 3
+    assert images.fingerprint() in seen
+    shard.rename(tmp_path / "y.tar")
     with pytest.raises(FileNotFoundError, match=r"0\.tar"):
-        sets[0].fingerprint()
-    with pytest.raises(ValueError, match=r"Cannot read the image .*/0\.tar/a\.png \(.*No "):
-        sets[0].open(0)
+        images.fingerprint()
+    with pytest.raises(FileNotFoundError, match=r"the image .*/0\.tar/a\.png \(No such"):
+        images.open(0)
+
+
+def test_fingerprint_tells_where_a_shard_lies(tmp_path: Path):
+    """The entry is one, so that only the way to it differs."""
+    members = [("a.png", encoded(0)), ("a.cls", b"0")]
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    write_shard(tmp_path / "one" / "0.tar", members)
+    (tmp_path / "other" / "0.tar").hardlink_to(tmp_path / "one" / "0.tar")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    found: list[str] = []
+    for name in ("one", "other"):
+        (linked / "0.tar").symlink_to(tmp_path / name / "0.tar")
+        for root in (tmp_path / name, linked):
+            images = read_shards(root, name="x", classes=CLASSES)
+            found.append(images.fingerprint())
+        (linked / "0.tar").unlink()
+
+    assert len({*found}) == 4
 
 
 def test_a_broken_image_is_named(tmp_path: Path):

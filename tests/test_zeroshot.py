@@ -66,7 +66,7 @@ def classifier(tower: Tower | None, *, fingerprint: str = "f", scale: float = 10
         head=Head(torch.zeros(0, FEATURES), normalizes=True),
         classes=(),
         transform=Preprocessing(None, None, (0, 0, 0), (1, 1, 1)),
-        text=tower and TextTower(tower, scale, fingerprint),
+        text=tower and TextTower(tower, scale, fingerprint, nn.Identity()),
     )
 
 
@@ -202,6 +202,21 @@ def test_heads_are_kept_apart_by_all_they_depend_on(tmp_path: Path):
         assert tower.asked
 
 
+def test_heads_are_kept_apart_by_what_computes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made, tower = classifier(Tower()), Tower()
+    zero_shot(made, BIRDS, cache=tmp_path)
+    elsewhere = TextTower(tower, 10.0, "f", nn.Linear(1, 1, device="meta"))
+
+    zero_shot(replace(made, text=elsewhere), BIRDS, cache=tmp_path)
+    assert tower.asked
+
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    zero_shot(classifier(later := Tower()), BIRDS, cache=tmp_path)
+    assert later.asked
+
+
 def other_head(path: Path) -> None:
     save_file({"weight": torch.ones(3, FEATURES)}, path)
 
@@ -260,7 +275,7 @@ def test_nothing_is_kept_of_a_failure(tmp_path: Path):
     def broken(_: Sequence[str]) -> Tensor:
         raise RuntimeError("out of memory")
 
-    failing = replace(classifier(None), text=TextTower(broken, 1.0, "f"))
+    failing = replace(classifier(None), text=TextTower(broken, 1.0, "f", nn.Identity()))
     with pytest.raises(RuntimeError, match="out of memory"):
         zero_shot(failing, BIRDS, cache=tmp_path)
 

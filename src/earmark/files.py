@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from errno import EEXIST
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,6 +23,9 @@ def replacing(path: Path) -> Generator[Path]:
     Yields:
         A path in the same folder, free to be written to.
 
+    Raises:
+        FileExistsError: If a file would replace a folder, or a folder a file.
+
     Example:
         >>> from tempfile import mkdtemp
         >>> path = Path(mkdtemp()) / "answer.txt"
@@ -36,7 +40,13 @@ def replacing(path: Path) -> Generator[Path]:
         yield aside
         if aside.is_file():
             _flush(aside)
-        if path.is_dir() or (path.exists() and aside.is_dir()):
+        if path.exists() and path.is_dir() != aside.is_dir():
+            raise FileExistsError(
+                EEXIST,
+                "A folder stands where a file is wanted, or a file for a folder",
+                str(path),
+            )
+        if path.is_dir():
             path.replace(before)  # a folder's name can only be taken once it is free
         aside.replace(path)
     finally:

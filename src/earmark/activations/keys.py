@@ -12,6 +12,7 @@ from ..data.images import ImageSet
 from ..models.classifier import Classifier
 from .encoding import Encoding, first_weight
 
+_FORMAT = 1  # to be raised when earmark itself computes other values from the same
 _NAMES = ("model", "dataset")  # for a person: the same weights under another name are equal
 
 
@@ -31,8 +32,6 @@ def describe(
     Returns:
         The names for a person, and what values depend on.
 
-    Raises:
-        FileNotFoundError: If an image is gone.
     """
     return {
         "model": classifier.name,
@@ -44,7 +43,7 @@ def describe(
         "shard": shard,
         "precision": encoding.precision,
         "kept_as": encoding.kept_as,
-        "memory_format": "channels_last",
+        "format": _FORMAT,
         "device": _device(first_weight(classifier.encoder).device),
         "versions": {
             "torch": torch.__version__,
@@ -75,7 +74,13 @@ def _device(device: torch.device) -> dict[str, object]:
     """What sums are done on; on the CPU other numbers of threads gave other bits."""
     if device.type == "cpu":
         capability = torch.backends.cpu.get_cpu_capability()
-        return {"type": "cpu", "capability": capability, "threads": torch.get_num_threads()}
+        return {
+            "type": "cpu",
+            "capability": capability,
+            "threads": torch.get_num_threads(),
+            "mkldnn": torch.backends.mkldnn.enabled,
+            "float32": torch.get_float32_matmul_precision(),
+        }
     if device.type == "cuda":
         return {
             "type": "cuda",

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..data.images import ImageSet
+from ..data.images import ImageSet, UnreadableImage
 
 _MOST_WORKERS = 8  # as many as keep a large device busy; more only take memory
 
@@ -176,8 +176,9 @@ class _Reader:
         for row, image in enumerate(batch):
             try:
                 opened = self.images.open(image)
-            except ValueError as error:
-                read.unreadable[image] = str(error)
+            except (UnreadableImage, FileNotFoundError) as error:  # a link to nowhere
+                told = error.strerror if isinstance(error, OSError) else None
+                read.unreadable[image] = told or str(error)
                 continue
             one = self.transform(opened)
             if not read.images:

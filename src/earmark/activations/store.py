@@ -20,7 +20,7 @@ from .encoding import Encoding, Progress, Rows, batches_of, encoded
 from .keys import describe, digest
 from .shards import Kept, Shard
 
-SHARD = 4096
+SHARD = 1024
 """Images in a shard, rounded down to whole batches: what a killed run loses at most."""
 
 _STALE = 3600  # seconds: a file is written aside in a few

@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from errno import ENOSPC
 
 import typer
 
@@ -40,10 +41,22 @@ def main() -> None:
     warnings.showwarning = warn
     try:
         app()
+    except SystemExit as ended:
+        if ended.code == 130:
+            complain("interrupted", "run the same command again to go on from here")
+        raise
     except OSError as error:
-        path = f": {error.filename}; give a path that can be used" if error.filename else ""
-        complain("error", f"{error.strerror or error}{path}")
+        complain("error", _told(error))
         sys.exit(1)
     except ValueError as error:
         complain("error", error)
         sys.exit(1)
+
+
+def _told(error: OSError) -> str:
+    """What the system refused, where, and what to do about it."""
+    where = f": {error.filename}" if error.filename else ""
+    remedy = "; give a path that can be used" if error.filename else ""
+    if error.errno == ENOSPC or "No space left" in str(error):
+        remedy = "; free some room there, then run the same command again"
+    return f"{error.strerror or error}{where}{remedy}"

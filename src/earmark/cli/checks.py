@@ -25,8 +25,8 @@ def check(
     Says which dataset it is, and compares it with what is known of it: how many images,
     which classes, whether each image can be read. Exit code 1 if anything is at fault.
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from ..data.checking import check as run
     from ..data.checking import write_fix_list
@@ -44,21 +44,25 @@ def check(
     for title in ("Images", "Expected", "Faults"):
         grid.add_column(title, justify="right", no_wrap=True)
     for report in reports:
-        faults = f"[red]{len(report.faults)}[/]" if report.faults else "[green]none[/]"
-        expected = "" if report.expected is None else f"{report.expected:,}"
+        number = len(report.faults)
         grid.add_row(
-            report.title, escape(str(report.where)), f"{report.images:,}", expected, faults
+            report.title,
+            Text(str(report.where)),
+            f"{report.images:,}",
+            "" if report.expected is None else f"{report.expected:,}",
+            Text(str(number), "red") if number else Text("none", "green"),
         )
     screen.print(grid)
+    # As Text, since a path may hold what rich would take for markup or an emoji.
     for report in reports:
         for note in report.notes:
-            screen.print(f"note: {escape(report.title)}: {escape(note)}", highlight=False)
+            screen.print(Text(f"note: {report.title}: {note}"), soft_wrap=True)
     faults = [(report, fault) for report in reports for fault in report.faults]
     for report, fault in faults:
-        line = f"[red]fault:[/] {escape(report.title)}: {escape(fault.text)}"
-        screen.print(line, highlight=False, soft_wrap=True)
+        line = Text.assemble(("fault:", "red"), f" {report.title}: {fault.text}")
+        screen.print(line, soft_wrap=True)
     if fix_list:
         written = write_fix_list(fix_list, reports)
-        screen.print(f"{fix_list}: {written:,} lines.", highlight=False)
+        screen.print(Text(f"{fix_list}: {written:,} lines."), soft_wrap=True)
     if faults:
         raise typer.Exit(1)

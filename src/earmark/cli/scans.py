@@ -1,10 +1,12 @@
 """``earmark scan``: one model's signatures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .pages import write_page
 from .terminal import console, progress
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def scan(
     classnames: Annotated[
         Path | None,
         typer.Option(
-            help="Class names, one a line (NAME, or FOLDER<tab>NAME), or JSON.",
+            help="Class names, one a line: NAME; or FOLDER, a tab, NAME; or JSON.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -156,23 +158,23 @@ def scan(
         classnames=classnames,
         templates=templates,
         head=head,
-        normalizes=head_normalizes,
+        head_normalizes=head_normalizes,
         probe=probe,
-        shifts=dict(map(_named_folder, shift or ())),
+        shifts=_named_folders(shift or ()),
         concepts=concepts,
         objectnet_names=objectnet_names,
         device=device,
         encoding=Encoding(
-            batch_size or (32 if device == "cpu" else 256),
-            workers,
-            precision,
-            keep,
-            skip_unreadable,
+            batch_size=batch_size or (32 if device == "cpu" else 256),
+            workers=workers,
+            precision=precision,
+            kept_as=keep,
+            skip_unreadable=skip_unreadable,
         ),
     )
     with progress() as tell:
         found = scan_model(request, tell=tell)
-    page = _write_page(found, out)
+    page = write_page(found.records, out)
     if json:
         typer.echo(found.as_json())
         return
@@ -182,23 +184,19 @@ def scan(
         screen.print(
             f"[yellow]not measured:[/] {what}. It needs {escape(why)}.", highlight=False
         )
-    screen.print(f"Report: {page}", highlight=False)
+    screen.print(f"Report: {page}", highlight=False, markup=False)
 
 
-def _named_folder(text: str) -> tuple[str, Path]:
-    name, equals, folder = text.partition("=")
-    if not (name and equals and folder):
-        raise ValueError(f"A shift is given as NAME=FOLDER, not as {text!r}.")
-    return name, Path(folder)
-
-
-def _write_page(found: "Scanned", out: Path) -> Path:
-    from ..report import write_report
-
-    lacks = [f"{what[0].upper()}{what[1:]}: needs {why}." for what, why in found.lacking]
-    return write_report(
-        found.records, out, title=f"Signatures of {found.model}", lacks=lacks
-    )
+def _named_folders(given: Sequence[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise ValueError(f"A shift is given as NAME=FOLDER, not as {text!r}.")
+        if name in folders:
+            raise ValueError(f"Two shifts are called {name!r}: rename one.")
+        folders[name] = Path(folder)
+    return folders
 
 
 def _table(found: "Scanned") -> "Table":
@@ -227,7 +225,9 @@ def _table(found: "Scanned") -> "Table":
         )
         section = line.section
     if notes:
-        grid.caption = "\n".join(f"({number}) {note}" for note, number in notes.items())
+        grid.caption = "\n".join(
+            f"({number}) {escape(note)}" for note, number in notes.items()
+        )
         grid.caption_justify = "left"
     return grid
 

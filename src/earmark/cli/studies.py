@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .pages import write_page
 from .terminal import console, progress
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def demo(
 
     with progress() as tell:
         records = run(out, tell=tell)
-    write_page(records, out)
+    _show(records, out)
 
 
 def report(
@@ -34,7 +35,7 @@ def report(
     """Tables, figures and page again, from the records of a study."""
     from ..results import RECORDS, read_records
 
-    write_page(read_records(study / RECORDS), study)
+    _show(read_records(study / RECORDS), study)
 
 
 def train(
@@ -53,21 +54,14 @@ def train(
         train_lab(out, device=device, seed=seed, tell=tell)
 
 
-def write_page(records: "Sequence[Record]", study: Path) -> None:
+def _show(records: "Sequence[Record]", study: Path) -> None:
     """Write a study's report, and print what it finds."""
     from rich.table import Table
 
-    from ..report import write_report
     from ..report.findings import findings
     from ..report.pool import Pool
 
-    samples = sorted((study / "samples").glob("*.png"))
-    sheets = {path.stem.partition(" ")[2]: path.read_bytes() for path in samples}
-    with progress() as tell:
-        tell("write the report", 0, 1)
-        page = write_report(records, study, samples=sheets)
-        tell("write the report", 1, 1)
-
+    page = write_page(records, study)
     screen = console()
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0), header_style="bold")
     for title in ("The paper claims", "This study", "It finds"):
@@ -78,4 +72,4 @@ def write_page(records: "Sequence[Record]", study: Path) -> None:
         here = finding.here[0].replace(" %", "\N{NO-BREAK SPACE}%")
         grid.add_row(finding.claim.title, verdict, here)
     screen.print(grid)
-    screen.print(f"Report: {page}", highlight=False)
+    screen.print(f"Report: {page}", highlight=False, markup=False)

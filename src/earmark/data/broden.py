@@ -107,7 +107,8 @@ def read_concepts(root: Path, *, progress: Progress | None = None) -> ConceptIma
 
     Raises:
         FileNotFoundError: If there is no such folder, or it holds neither of Broden's
-            tables and no folder; and as `read_broden` does.
+            tables and no folder.
+        OSError: As `read_broden` does.
         ValueError: As `read_broden` and `read_concept_folders` do.
     """
     if (root / "index.csv").is_file() or (root / "label.csv").is_file():
@@ -183,9 +184,10 @@ def read_broden(root: Path, *, progress: Progress | None = None) -> ConceptImage
         The images, the concepts, and where each concept is.
 
     Raises:
-        FileNotFoundError: If a table or an image is missing.
+        OSError: If a mask cannot be read, whatever it holds; ``FileNotFoundError`` if it, a
+            table or an image is missing.
         ValueError: If a table lacks a column, a row is malformed, a label is not in
-            ``label.csv``, or a mask is missing or broken.
+            ``label.csv``, or a mask is broken.
     """
     concepts = broden_concepts(root / "label.csv", _refuse)
     index, folder = root / "index.csv", root / "images"
@@ -275,7 +277,8 @@ def broden_labels(
         folder: Where ``images/`` is.
         known: The labels of ``label.csv``.
         complain: As `broden_concepts` calls it.
-        open_mask: What decodes a mask, and raises ``ValueError`` where it cannot.
+        open_mask: What decodes a mask, and raises ``ValueError`` or ``OSError`` where it
+            cannot.
 
     Returns:
         The labels that are known.
@@ -307,7 +310,7 @@ def _labels_of_mask(
     """The labels of a mask's pixels: red + 256 green; 0 stands for none."""
     try:
         mask = open_mask(path)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         complain("mask", path, error)
         return set()
     if mask.mode not in {"RGB", "RGBA", "P"}:

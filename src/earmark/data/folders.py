@@ -1,19 +1,22 @@
 """Images in folders: one folder per class, or no classes at all."""
 
 import os
+import warnings
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
-from .catalogue import imagenet_wnids
+from .catalogue import Dataset, imagenet_wnids
 from .images import ImageSet
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def read_own(root: Path, *, name: str, classes: Sequence[str]) -> ImageSet:
+def read_own(
+    root: Path, *, name: str, classes: Sequence[str], passing_over: Collection[Path] = ()
+) -> ImageSet:
     """Read a folder that holds one folder of images per class of a head.
 
     The order is that of torchvision's ``ImageFolder``: by folder, then by file, as
@@ -22,12 +25,14 @@ def read_own(root: Path, *, name: str, classes: Sequence[str]) -> ImageSet:
 
     Where no folder has the name of a class, folders may have its number: a place in
     ``classes``, counted from 0, or where these are wnids of ImageNet, the number that
-    ImageNet's heads give it.
+    ImageNet's heads give it. Where some numbers have no folder, a warning tells how they
+    were read: they may have been counted from 1.
 
     Args:
         root: The folder of the class folders.
         name: What tables call the images.
         classes: The classifier's classes, in the order of its head's rows.
+        passing_over: Folders below ``root`` that are no class and no mistake.
 
     Returns:
         The images, with the label of each.
@@ -38,9 +43,12 @@ def read_own(root: Path, *, name: str, classes: Sequence[str]) -> ImageSet:
     """
     wnids = imagenet_wnids()
     are_wnids = bool(classes) and set(classes) <= set(wnids)
-    return read_class_folders(
-        root, name=name, classes=classes, numbered=wnids if are_wnids else classes
+    numbered = wnids if are_wnids else classes
+    images = read_class_folders(
+        root, name=name, classes=classes, numbered=numbered, passing_over=passing_over
     )
+    _tell_of_numbers(images, numbered)
+    return images
 
 
 def read_class_folders(
@@ -49,7 +57,7 @@ def read_class_folders(
     name: str,
     classes: Sequence[str],
     numbered: Sequence[str] = (),
-    passed_over: Collection[str] = (),
+    passing_over: Collection[Path] = (),
 ) -> ImageSet:
     """Read class folders that have the names of classes, or their numbers.
 
@@ -58,7 +66,7 @@ def read_class_folders(
         name: What tables call the images.
         classes: What labels refer to.
         numbered: The classes that numbered folders stand for, in order; none if empty.
-        passed_over: Folders that are no class and no mistake.
+        passing_over: Folders below ``root`` that are no class and no mistake.
 
     Returns:
         The images, by folder and by file, as strings.
@@ -72,7 +80,7 @@ def read_class_folders(
             f"No folder {root}: the images of {name} are expected as {root}/CLASS/IMAGE."
         )
     index = {klass: place for place, klass in enumerate(classes)}
-    folders = [folder for folder in list_folders(root) if folder not in passed_over]
+    folders = _but_for(root, passing_over)
     names = _class_of_each(root, folders, index, numbered)
     files: list[str] = []
     labels: list[int] = []
@@ -87,7 +95,7 @@ def read_class_folders(
     return ImageSet(name, root, tuple(files), np.array(labels, np.int64), tuple(classes))
 
 
-def read_images(root: Path, *, name: str) -> ImageSet:
+def read_images(root: Path, *, name: str, passing_over: Collection[Path] = ()) -> ImageSet:
     """Read every image below a folder, without labels.
 
     What is hidden or is no image is passed over; links to folders are followed, each
@@ -96,6 +104,7 @@ def read_images(root: Path, *, name: str) -> ImageSet:
     Args:
         root: The folder.
         name: What tables call the images.
+        passing_over: Folders below ``root`` that are not looked into.
 
     Returns:
         The images, sorted by their paths, as strings.
@@ -108,7 +117,8 @@ def read_images(root: Path, *, name: str) -> ImageSet:
         raise FileNotFoundError(
             f"No folder {root}: the images of {name} are expected there."
         )
-    seen: set[str] = set()
+    seen = {os.path.realpath(folder) for folder in passing_over}
+    seen.discard(os.path.realpath(root))
     files: list[str] = []
     for folder, folders, _ in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -134,8 +144,68 @@ def list_folders(root: Path) -> list[str]:
         Their names, sorted.
     """
     with os.scandir(root) as entries:
-        names = [entry.name for entry in entries if entry.is_dir()]
+        names = [entry.name for entry in entries if is_folder(entry)]
     return sorted(name for name in names if not name.startswith("."))
+
+
+def is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a pipe, a socket or a device, whose reading may never end.
+
+    Args:
+        entry: What lies in some folder.
+
+    Returns:
+        Whether it is neither a file, a folder nor a link.
+    """
+    return not (
+        entry.is_symlink()
+        or entry.is_file(follow_symlinks=False)
+        or entry.is_dir(follow_symlinks=False)
+    )
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads nowhere is none.
+
+    Args:
+        entry: What lies in some folder.
+
+    Returns:
+        Whether it can be listed.
+    """
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def places_of(dataset: Dataset, data_dir: Path) -> list[Path]:
+    """The places of a dataset that hold folders or images, tar files aside.
+
+    A place that holds nothing but a folder of the name that another place ends with, as
+    ``imagenet-sketch`` may hold ``sketch``, stands for that folder.
+
+    Args:
+        dataset: Which one.
+        data_dir: The folder of all datasets.
+
+    Returns:
+        The places, in the order in which they count.
+    """
+    inner = {Path(place).name for place in dataset.folders}
+    places = [_inside(data_dir / place, inner) for place in dataset.folders]
+    return list(dict.fromkeys(place for place in places if _holds_any(place)))
+
+
+def _inside(place: Path, names: Collection[str]) -> Path:
+    if not place.is_dir() or list_images(place):
+        return place
+    folders = list_folders(place)
+    return place / folders[0] if len(folders) == 1 and folders[0] in names else place
+
+
+def _holds_any(folder: Path) -> bool:
+    return folder.is_dir() and bool(list_folders(folder) or list_images(folder))
 
 
 def list_images(folder: Path) -> list[str]:
@@ -148,7 +218,11 @@ def list_images(folder: Path) -> list[str]:
         Their names, sorted.
     """
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS)]
+        names = [
+            entry.name
+            for entry in entries
+            if entry.name.lower().endswith(EXTENSIONS) and not is_special(entry)
+        ]
     return sorted(name for name in names if not name.startswith("."))
 
 
@@ -169,12 +243,38 @@ def nearest(name: str, classes: Sequence[str]) -> str:
     return next(iter(get_close_matches(name, classes, n=1, cutoff=0)), "none")
 
 
+def _but_for(root: Path, passing_over: Collection[Path]) -> list[str]:
+    folders = list_folders(root)
+    if not passing_over:
+        return folders
+    gone = {os.path.realpath(folder) for folder in passing_over}
+    return [one for one in folders if os.path.realpath(root / one) not in gone]
+
+
+def _are_numbers(folders: Collection[str], classes: Collection[str]) -> bool:
+    """Whether folders bear the numbers of classes, and none of their names."""
+    return all(map(str.isdecimal, folders)) and not any(one in classes for one in folders)
+
+
+def _tell_of_numbers(images: ImageSet, numbered: Sequence[str]) -> None:
+    folders = {file.partition("/")[0] for file in images.files}
+    if not _are_numbers(folders, images.classes) or len(folders) == len(numbered):
+        return
+    first = min(folders, key=int)
+    warnings.warn(
+        f"{images.root} holds folders of {len(folders)} of the {len(numbered)} numbers "
+        f"from 0 to {len(numbered) - 1}: they are read as places among the classes, counted"
+        f" from 0, so that {first} is {numbered[int(first)]}; name each folder after its "
+        "class if that is wrong.",
+        stacklevel=3,
+    )
+
+
 def _class_of_each(
     root: Path, folders: list[str], index: Collection[str], numbered: Sequence[str]
 ) -> list[str]:
     """What class each folder means: its name, unless all are numbers."""
-    are_numbers = bool(numbered) and all(folder.isdecimal() for folder in folders)
-    if not are_numbers or any(folder in index for folder in folders):
+    if not numbered or not _are_numbers(folders, index):
         return folders
     numbers = [int(folder) for folder in folders]
     if max(numbers, default=0) >= len(numbered):

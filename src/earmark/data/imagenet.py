@@ -15,31 +15,12 @@ from .catalogue import (
     objectnet_labels,
     objectnet_map,
 )
-from .folders import (
-    EXTENSIONS,
-    list_folders,
-    list_images,
-    read_class_folders,
-    read_images,
-    read_own,
-)
+from .folders import list_folders, places_of, read_class_folders, read_images, read_own
 from .images import ImageSet
 from .validation import is_flat_validation, read_flat_validation
-from .webdataset import has_shards, read_shards
+from .webdataset import has_shards, read_shards, shard_classes
 
-__all__ = [
-    "DATASETS",
-    "EXTENSIONS",
-    "SHIFTS",
-    "Dataset",
-    "class_set",
-    "found_datasets",
-    "imagenet_wnids",
-    "objectnet_map",
-    "read_dataset",
-    "read_images",
-    "read_own",
-]
+__all__ = ["DATASETS", "SHIFTS", "found_datasets", "imagenet_wnids", "read_dataset"]
 
 
 def read_dataset(data_dir: Path, name: str, *, classes: Sequence[str]) -> ImageSet:
@@ -56,8 +37,9 @@ def read_dataset(data_dir: Path, name: str, *, classes: Sequence[str]) -> ImageS
       converted, which for ObjectNet are those of the 113 classes; where
       ``classnames.txt`` lies beside them, ObjectNet's labels are told by its names.
 
-    For any other head it must be in class folders, as `read_own` reads them. For no head,
-    with no classes, the images are read without labels.
+    For any other head it must be in class folders, as `read_own` reads them; but numbered
+    folders of a set with all of ImageNet's classes still mean these, whatever the head has
+    in such places. For no head, with no classes, the images are read without labels.
 
     Args:
         data_dir: The folder of all datasets.
@@ -89,7 +71,7 @@ v2-threshold0.7, v2-top-images, r, sketch, objectnet, a.
     if not _are_imagenet(classes):
         if in_tars:
             raise ValueError(_numbered_classes(root, dataset, classes))
-        return read_own(root, name=name, classes=classes)
+        return _read_for_others(root, dataset, classes)
     read = _read_tars if in_tars else _read_folder
     images = read(root, data_dir, dataset, classes)
     return replace(images, counts_as=_counts_as(dataset, classes), border=dataset.border)
@@ -122,18 +104,12 @@ def _find(data_dir: Path, dataset: Dataset) -> Path:
 
 
 def _places(data_dir: Path, dataset: Dataset) -> list[Path]:
-    folders = [data_dir / folder for folder in dataset.folders]
-    places = [folder for folder in folders if folder.is_dir() and _holds_any(folder)]
     tars = _tars(data_dir, dataset)
-    return places + ([tars] if tars and has_shards(tars) else [])
+    return places_of(dataset, data_dir) + ([tars] if tars and has_shards(tars) else [])
 
 
 def _tars(data_dir: Path, dataset: Dataset) -> Path | None:
     return data_dir / dataset.webdataset if dataset.webdataset else None
-
-
-def _holds_any(folder: Path) -> bool:
-    return bool(list_folders(folder) or list_images(folder))
 
 
 def _are_imagenet(classes: Sequence[str]) -> bool:
@@ -171,6 +147,14 @@ def _read_unlabelled(root: Path, dataset: Dataset, *, in_tars: bool) -> ImageSet
     return replace(read_images(root, name=dataset.name), border=dataset.border)
 
 
+def _read_for_others(root: Path, dataset: Dataset, classes: Sequence[str]) -> ImageSet:
+    if dataset.classes != "imagenet":
+        return read_own(root, name=dataset.name, classes=classes)
+    return read_class_folders(
+        root, name=dataset.name, classes=classes, numbered=imagenet_wnids()
+    )
+
+
 def _read_folder(
     root: Path, data_dir: Path, dataset: Dataset, classes: Sequence[str]
 ) -> ImageSet:
@@ -184,37 +168,17 @@ def _read_folder(
         name=dataset.name,
         classes=own,
         numbered=imagenet_wnids() if dataset.classes == "imagenet" else (),
-        passed_over=others - set(own),
+        passing_over=[root / other for other in others - set(own)],
     )
 
 
 def _read_tars(
     root: Path, data_dir: Path, dataset: Dataset, classes: Sequence[str]
 ) -> ImageSet:
-    order = class_set(dataset.classes)
-    if dataset.classes == "objectnet":
-        order = _objectnet_order(root / "classnames.txt")
+    order = shard_classes(root, dataset)
     images = read_shards(root, name=dataset.name, classes=order)
     own = _own_classes(dataset, classes)
     place = {klass: at for at, klass in enumerate(own)}
     moved = np.array([place[klass] for klass in order], np.int64)
     labels = None if images.labels is None else moved[images.labels]
     return replace(images, labels=labels, classes=own)
-
-
-def _objectnet_order(path: Path) -> tuple[str, ...]:
-    """ObjectNet's folders in the order that its tar files' labels number them."""
-    if not path.is_file():
-        return class_set("objectnet")
-    labels = objectnet_labels()
-    folder = {labels[name].lower(): name for name in class_set("objectnet")}
-    names = path.read_text(encoding="utf-8").split("\n")
-    names = [name.strip().lower() for name in names if name.strip()]
-    unknown = [name for name in names if name not in folder]
-    if unknown or len(set(names)) != len(folder) or len(names) != len(folder):
-        raise ValueError(
-            f"{path} does not list ObjectNet's {len(folder)} classes that ImageNet has, "
-            f"once each{f' ({unknown[0]!r} is none)' if unknown else ''}: replace it; or "
-            "remove it if the labels number the sorted folders."
-        )
-    return tuple(folder[name] for name in names)

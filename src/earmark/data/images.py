@@ -1,6 +1,9 @@
 """A set of images on disk, with or without labels."""
 
-from collections.abc import Iterable
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from io import BytesIO
@@ -9,13 +12,29 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .pixels import upright_rgb
 
-# What Pillow was seen to raise on truncated files and on files with flipped bytes.
-_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError)
+# What Pillow raises on files that are cut off or have flipped bytes.
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 _READING = 2  # to be raised when the same file gives other pixels
+
+
+class UnreadableImage(ValueError):
+    """What a file holds is no image, or not a whole one: reading it again will not help."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +118,15 @@ class ImageSet:
             The decoded image.
 
         Raises:
-            ValueError: If the file is missing or is no readable image, or if nothing is
-                left within the border.
+            UnreadableImage: If the file is no readable image, or if nothing is left within
+                the border.
+            OSError: If the file is missing or cannot be read, whatever it holds.
         """
-        try:
-            opened = upright_rgb(_load(self._source(image)))
-        except _UNREADABLE as error:
-            raise ValueError(_unreadable(self.path(image), error)) from error
-        return _within(opened, self.border, self.path(image))
+        path = self.path(image)
+        content = _content(path, lambda: self._read(image))
+        return _within(
+            _decoded(path, lambda: upright_rgb(_load(content))), self.border, path
+        )
 
     def without(self, images: Iterable[int]) -> "ImageSet":
         """The set less some of its images, in the same order.
@@ -141,21 +161,27 @@ class ImageSet:
         return _Held(**_fields(self), inner=self)
 
     def fingerprint(self) -> str:
-        """SHA-256 over each file's name, size and time of change, on which pixels depend.
+        """SHA-256 over what tells the files apart, and what they hold now from before.
+
+        That is where the folder is, links followed; each file's name and size; and when
+        its bytes, and when its entry in the file system, last changed. The latter cannot
+        be set back, as the former is by whoever copies or normalises a tree. Two copies
+        of a folder, and a folder before and after it was moved, differ.
 
         Returns:
             64 hexadecimal digits.
 
         Raises:
-            FileNotFoundError: If one of the files is gone.
+            OSError: If a file that holds the images cannot be found.
         """
-        digest = sha256(f"reading {_READING}, border {self.border}\n".encode())
-        for known in self._identities():
-            digest.update(f"{known}\n".encode(errors="surrogateescape"))
+        known = (f"reading {_READING}", f"border {self.border}", str(self.root.resolve()))
+        digest = sha256()
+        for line in (*known, *self._identities()):
+            digest.update(f"{line}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _source(self, image: int) -> Path | BytesIO:
-        return self.path(image)
+    def _read(self, image: int) -> bytes:
+        return self.path(image).read_bytes()
 
     def _only(self, images: list[int]) -> "ImageSet":
         labels = None if self.labels is None else self.labels[images]
@@ -166,7 +192,11 @@ class ImageSet:
     def _identities(self) -> Iterable[str]:
         """For each image what changes whenever its bytes do."""
         for image, file in enumerate(self.files):
-            yield f"{file} {stamp(self.path(image))}"
+            try:
+                known = stamp(self.path(image))
+            except OSError:
+                known = "gone"  # which is told when it is read
+            yield f"{file} {known}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,19 +236,20 @@ def _fields(images: ImageSet) -> dict[str, Any]:
 
 
 def stamp(path: Path) -> str:
-    """A file's size and time of change, which change whenever its bytes do.
+    """A file's size and times of change, one of which changes whenever its bytes do.
 
     Args:
         path: The file.
 
     Returns:
-        Both, in bytes and in nanoseconds.
+        The size in bytes; when its bytes changed, which can be set back, and when its
+        entry in the file system did, which cannot, in nanoseconds.
 
     Raises:
         FileNotFoundError: If it is gone.
     """
     stat = path.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns}"
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
 def decode(path: Path) -> Image.Image:
@@ -231,17 +262,37 @@ def decode(path: Path) -> Image.Image:
         The decoded image; the file is closed.
 
     Raises:
-        ValueError: If the file is missing or is no readable image.
+        UnreadableImage: If the file is no readable image.
+        OSError: If the file is missing or cannot be read, whatever it holds.
     """
+    content = _content(path, path.read_bytes)
+    return _decoded(path, lambda: _load(content))
+
+
+def _content(path: Path, read: Callable[[], bytes]) -> bytes:
     try:
-        return _load(path)
+        return read()
+    except IsADirectoryError as error:
+        raise UnreadableImage(_unreadable(path, "it is a folder")) from error
+    except OSError as error:
+        raise _out_of_reach(path, error) from error
+
+
+def _decoded(path: Path, decoder: Callable[[], Image.Image]) -> Image.Image:
+    try:
+        return decoder()
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(_unreadable(path, "it is no image")) from error
     except _UNREADABLE as error:
-        raise ValueError(_unreadable(path, error)) from error
+        # The bytes are in memory by now: only the system fails with a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _out_of_reach(path, error) from error
+        raise UnreadableImage(_unreadable(path, error)) from error
 
 
 def _within(image: Image.Image, border: int, path: Path) -> Image.Image:
     if min(image.size) <= 2 * border:
-        raise ValueError(
+        raise UnreadableImage(
             f"The image {path} has {image.width} x {image.height} pixels, and nothing is "
             f"left without a border of {border}: replace the file or remove it."
         )
@@ -250,11 +301,20 @@ def _within(image: Image.Image, border: int, path: Path) -> Image.Image:
     return image.crop((border, border, image.width - border, image.height - border))
 
 
-def _load(source: Path | BytesIO) -> Image.Image:
-    with Image.open(source) as opened:
+def _load(content: bytes) -> Image.Image:
+    with Image.open(BytesIO(content)) as opened:
         opened.load()
         return opened
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    return f"Cannot read the image {path} ({error}): replace the file or remove it."
+def _unreadable(path: Path, why: object) -> str:
+    return f"Cannot read the image {path} ({why}): replace the file or remove it."
+
+
+def _out_of_reach(path: Path, error: OSError) -> OSError:
+    """The same kind of error, with the image's name: there may be nothing wrong with it."""
+    why = error.strerror or os.strerror(error.errno or 0)
+    return OSError(
+        error.errno,
+        f"Cannot read the image {path} ({why}): put that right and run again.",
+    )

@@ -12,6 +12,7 @@ from .folders import list_images, nearest
 from .images import ImageSet
 
 PREFIX = "ILSVRC2012_val_"
+_FEW = 100  # of so few labels none may be 0 by chance; of 50,000 each number is 50
 _DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
 
 
@@ -28,7 +29,8 @@ def read_flat_validation(root: Path, top: Path, *, classes: Sequence[str]) -> Im
     - ``ILSVRC2012_validation_ground_truth.txt``, the development kit's, with its
       ``meta.mat``: its numbers are not those of any head.
 
-    A class is a wnid, or its place in the sorted wnids, from 0 to 999.
+    A class is a wnid, or its place in the sorted wnids, from 0 to 999. Many numbers without
+    any 0 are refused: they look like the development kit's, from 1 to 1000.
 
     Args:
         root: The folder of ``ILSVRC2012_val_*.JPEG``.
@@ -39,8 +41,8 @@ def read_flat_validation(root: Path, top: Path, *, classes: Sequence[str]) -> Im
         The images, by file.
 
     Raises:
-        ValueError: If there is no file of labels, it cannot be read, or an image has no
-            label in it.
+        ValueError: If there is no file of labels, it cannot be read, its numbers look like
+            the development kit's, or an image has no label in it.
     """
     files = [file for file in list_images(root) if file.startswith(PREFIX)]
     source, labels = _find_labels(root, top)
@@ -109,13 +111,28 @@ def _read_kaggle(path: Path) -> Iterator[tuple[str, str]]:
 
 def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """``IMAGE CLASS`` on each line, or the class alone, of images counted from 1."""
-    for number, line in enumerate(_lines(path), start=1):
+    lines = _lines(path)
+    _check_from_0(path, [line.split()[-1] for line in lines])
+    for number, line in enumerate(lines, start=1):
         *image, klass = line.split()
         if len(image) > 1:
             raise ValueError(f"{path}, line {number}: expected IMAGE CLASS, got {line!r}.")
         yield (
             (image[0] if image else _image(number)),
             _wnid(klass, f"{path}, line {number}"),
+        )
+
+
+def _check_from_0(path: Path, classes: Sequence[str]) -> None:
+    if len(classes) <= _FEW or not all(map(str.isdecimal, classes)):
+        return
+    numbers = {int(klass) for klass in classes}
+    if 0 not in numbers:
+        raise ValueError(
+            f"{path} numbers the classes of {len(classes):,} images from {min(numbers)} "
+            f"to {max(numbers)}, without any 0: these look like the development kit's "
+            "numbers, from 1 to 1000, which are in another order than any head's: use its "
+            "own files, or wnids."
         )
 
 

@@ -3,11 +3,11 @@
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
+from .catalogue import Dataset, class_set, objectnet_labels
 from .folders import EXTENSIONS
 from .images import ImageSet, stamp
 
@@ -27,11 +27,11 @@ class _Shards(ImageSet):
 
     members: tuple[_Member, ...] = field(repr=False)
 
-    def _source(self, image: int) -> BytesIO:
+    def _read(self, image: int) -> bytes:
         member = self.members[image]
         with (self.root / member.shard).open("rb") as shard:
             shard.seek(member.offset)
-            return BytesIO(shard.read(member.size))
+            return shard.read(member.size)
 
     def _only(self, images: list[int]) -> ImageSet:
         labels = None if self.labels is None else self.labels[images]
@@ -44,7 +44,8 @@ class _Shards(ImageSet):
 
     def _identities(self) -> Iterable[str]:
         shards = {member.shard for member in self.members}
-        stamps = {shard: stamp(self.root / shard) for shard in sorted(shards)}
+        paths = {shard: self.root / shard for shard in sorted(shards)}
+        stamps = {shard: f"{path.resolve()} {stamp(path)}" for shard, path in paths.items()}
         for file, member in zip(self.files, self.members, strict=True):
             yield f"{file} {member.offset} {member.size} {stamps[member.shard]}"
 
@@ -103,6 +104,37 @@ def read_shards(root: Path, *, name: str, classes: Sequence[str]) -> ImageSet:
         classes=tuple(classes),
         members=tuple(members),
     )
+
+
+def shard_classes(root: Path, dataset: Dataset) -> tuple[str, ...]:
+    """The classes of a dataset in the order in which its tar files' labels number them.
+
+    Args:
+        root: The folder of the tar files, or of a folder ``test`` of them.
+        dataset: Which one.
+
+    Returns:
+        Its sorted class folders; or for ObjectNet, where ``classnames.txt`` lies there,
+        those of the names that it lists, in its order.
+
+    Raises:
+        ValueError: If that does not list each of the 113 classes once.
+    """
+    classes = class_set(dataset.classes)
+    path = root / "classnames.txt"
+    if dataset.classes != "objectnet" or not path.is_file():
+        return classes
+    folder = {objectnet_labels()[name].lower(): name for name in classes}
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    names = [line.strip().lower() for line in lines if line.strip()]
+    unknown = [name for name in names if name not in folder]
+    if unknown or sorted(names) != sorted(folder):
+        raise ValueError(
+            f"{path} does not list ObjectNet's {len(folder)} classes that ImageNet has, "
+            f"once each{f' ({unknown[0]!r} is none)' if unknown else ''}: replace it; or "
+            "remove it if the labels number the sorted folders."
+        )
+    return tuple(folder[name] for name in names)
 
 
 def _list_shards(root: Path) -> list[Path]:

@@ -13,13 +13,16 @@ import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .classifier import Head
+from .hub import one_line
+
+WEIGHTS_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+"""How files of weights are called: a name that ends so is a file's, not a tag's."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel's, torch.compile's
@@ -171,7 +174,7 @@ def _safetensors(path: Path) -> object:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is damaged or no safetensors file ({_line(error)}): fetch it again."
+            f"{path} is damaged or no safetensors file ({one_line(error)}): fetch it again."
         ) from error
 
 
@@ -192,7 +195,7 @@ def _pickled(path: Path) -> object:
         raise
     except Exception as error:  # of damaged pickles, torch raises whatever comes up
         raise ValueError(
-            f"{path} is damaged or no checkpoint ({_line(error)}): fetch it again."
+            f"{path} is damaged or no checkpoint ({one_line(error)}): fetch it again."
         ) from error
 
 
@@ -242,7 +245,9 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> Any:
     try:
         return module.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:  # a shape, of a weight that the module itself renamed
-        raise ValueError(f"These are not the weights of {what}: {_line(error)}") from error
+        raise ValueError(
+            f"These are not the weights of {what}: {one_line(error)}"
+        ) from error
 
 
 def _complaint(which: str, names: Collection[str]) -> str:
@@ -263,8 +268,8 @@ def _array(path: Path) -> tuple[Tensor, None]:
         return torch.from_numpy(np.load(path, allow_pickle=False)), None
     except (ValueError, EOFError, TypeError, OSError) as error:
         raise ValueError(
-            f"{path} holds no matrix of numbers ({_line(error)}): numpy.save() an array of "
-            "shape (class, feature)."
+            f"{path} holds no matrix of numbers ({one_line(error)}): numpy.save() an array "
+            "of shape (class, feature)."
         ) from error
 
 
@@ -296,7 +301,3 @@ def _head_of(
 ) -> tuple[Tensor, Tensor | None] | None:
     weight = state.get(f"{prefix}weight")
     return None if weight is None else (weight, state.get(f"{prefix}bias"))
-
-
-def _line(error: Exception) -> str:
-    return shorten(str(error) or type(error).__name__, 120, placeholder=" ...")

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
 from types import MappingProxyType
@@ -84,13 +83,20 @@ class TextTower:
             encoder's activations, before any normalisation.
         scale: What cosines are multiplied by to become logits.
         fingerprint: A hash of all that embeddings depend on: weights and tokenizer.
-        tower: The module that computes them, so that it can be put on a device.
+        tower: The module that computes them, so that it can be put on a device; ``embed``
+            follows it there, and answers on the CPU.
     """
 
     embed: Callable[[Sequence[str]], Tensor] = field(repr=False)
     scale: float
     fingerprint: str
-    tower: nn.Module | None = field(default=None, repr=False)
+    tower: nn.Module = field(repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower runs."""
+        parameters = self.tower.parameters()
+        return next((part.device for part in parameters), torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -107,19 +113,20 @@ class Blueprint:
 
     @property
     def library(self) -> str:
-        """The package that computes the encoder, with its version."""
-        package = LIBRARIES[self.family]
-        return f"{package} {version(package)}"
+        """The packages that compute the encoder, with their versions."""
+        packages = LIBRARIES[self.family]
+        return ", ".join(f"{package} {version(package)}" for package in packages)
 
 
-LIBRARIES: Mapping[str, str] = MappingProxyType({
-    "lab": "torch",
-    "open_clip": "open_clip_torch",
-    "timm": "timm",
-    "torchvision": "torchvision",
-    "hf": "transformers",
+LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "lab": ("torch",),
+    "open_clip": ("open_clip_torch", "timm"),
+    "timm": ("timm",),
+    "torchvision": ("torchvision",),
+    "hf": ("transformers",),
 })
-"""For each family of models, the package whose code it is."""
+"""For each family of models, the packages whose code it is; some of open_clip's towers are
+timm's."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +167,12 @@ class Classifier:
                 f"{len(self.head.weight)}: give one name for each row."
             )
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over what fixes the activations: architecture, weights, preprocessing."""
+        """SHA-256 over what fixes the activations: architecture, weights, preprocessing.
+
+        It reads all weights each time, since they can change in place: ask once.
+        """
         digest = sha256(f"{self.transform!r}\n{self.encoder!r}".encode())
         if self.blueprint:
             built = [self.blueprint.library, dict(self.blueprint.architecture)]

@@ -39,11 +39,29 @@ def class_names(classes: int) -> tuple[str, ...]:
         >>> class_names(1000)[0], class_names(3)
         ('n01440764', ('0', '1', '2'))
     """
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo
 
-    subset = infer_imagenet_subset({"num_classes": classes})
+    subset = imagenet_subset(classes)
     names = ImageNetInfo(subset).label_names() if subset else range(classes)
     return tuple(str(name) for name in names)
+
+
+def imagenet_subset(classes: int) -> str | None:
+    """Which part of ImageNet has so many classes.
+
+    Args:
+        classes: How many there are.
+
+    Returns:
+        timm's name of the part, or None.
+
+    Example:
+        >>> imagenet_subset(1000), imagenet_subset(512)
+        ('imagenet-1k', None)
+    """
+    from timm.data.imagenet_info import infer_imagenet_subset
+
+    return infer_imagenet_subset({"num_classes": classes})
 
 
 def without_head(model: nn.Module, name: str) -> nn.Module:
@@ -92,7 +110,7 @@ def take_head(model: nn.Module, size: tuple[int, int], *, what: str) -> tuple[st
         >>> name, head.weight.shape, model(torch.zeros(1, 3, 2, 2)).shape
         ('2', torch.Size([5, 12]), torch.Size([1, 12]))
     """
-    called: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+    called: list[tuple[str, nn.Module, Tensor, Tensor, Tensor]] = []
     hooks = [
         module.register_forward_hook(_noting(called, name))
         for name, module in model.named_modules()
@@ -130,14 +148,18 @@ def show_noise(model: nn.Module, size: tuple[int, int]) -> Tensor:
 
 def _noting(called: list[Any], name: str) -> Any:
     def note(module: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
-        called[:] = [(name, module, given[0], answer)]
+        called[:] = [(name, module, given[0], answer, answer.clone())]
 
     return note
 
 
-def _answers(logits: Any, linear: nn.Module, given: Tensor, answer: Tensor) -> bool:
-    """Whether the model gave out the very memory that its last linear map wrote."""
+def _answers(
+    logits: Any, linear: nn.Module, given: Tensor, answer: Tensor, written: Tensor
+) -> bool:
+    """Whether the model gave out the very memory that its last linear map wrote, as is."""
     if not isinstance(logits, Tensor) or logits.data_ptr() != answer.data_ptr():
+        return False
+    if not torch.equal(answer, written):  # the model changed it in place
         return False
     rows = 1 if isinstance(linear, nn.Linear) else given.shape[0]
     one_vector = given.numel() == given.shape[0] * given.shape[1] and rows == 1

@@ -4,7 +4,9 @@ import json
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
+from importlib.metadata import version
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from . import mixed_install  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from .classifier import Blueprint, Classifier, Head, Role, TextTower
 from .heads import class_names, headless, show_noise, take_head, without_head
-from .hub import downloading, quiet
+from .hub import downloading, one_line, quiet
 from .preprocessing import Preprocessing
 
 _TEXTS_AT_ONCE = 128
@@ -147,10 +149,9 @@ def _reading(where: str) -> Generator[None]:
         with _silent():
             yield
     except (OSError, RuntimeError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise ValueError(
-            f"{where} is not a folder that transformers can load: {reason} Write it with "
-            "save_pretrained."
+            f"{where} is not a folder that transformers can load ({one_line(error)}): "
+            "write it with save_pretrained."
         ) from error
 
 
@@ -252,10 +253,15 @@ def _architecture(kind: str, config: Any, head: str) -> dict[str, Any]:
             vision.projection_dim = config.projection_dim
         kind = {"CLIPModel": "CLIPVisionModelWithProjection"}.get(kind, "SiglipVisionModel")
         config = vision
+    return {"class": kind, "config": _options(config), "head": head}
+
+
+def _options(config: Any) -> dict[str, Any]:
+    """All that a configuration says of what is computed, the defaults too."""
     options: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     for personal in ("_name_or_path", "transformers_version", "architectures", "dtype"):
         options.pop(personal, None)
-    return {"class": kind, "config": options, "head": head}
+    return options
 
 
 def _role(config: Any, head: Head, text: TextTower | None) -> Role:
@@ -349,16 +355,40 @@ def _text(where: str, model: Any, config: Any) -> TextTower:
     tokenizer: Any = AutoTokenizer.from_pretrained(
         where, local_files_only=Path(where).is_dir(), trust_remote_code=False
     )
-    projection = getattr(model, "text_projection", None) or nn.Identity()
-    digest = sha256(_tokens(tokenizer).encode())
-    for part in (model.text_model, projection):
-        for name, value in sorted(part.state_dict().items()):
-            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    half = _TextHalf(model)
     return TextTower(
-        embed=_embedding(model.text_model, projection, _tokenizing(tokenizer, config)),
+        embed=partial(_embed, half, _tokenizing(tokenizer, config)),
         scale=model.logit_scale.exp().item(),
-        fingerprint=digest.hexdigest(),
+        fingerprint=_fingerprint(half, tokenizer, config),
+        tower=half,
     )
+
+
+class _TextHalf(nn.Module):
+    """Tokens to embeddings in the space that images and texts share."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.tower = model.text_model
+        self.projection = getattr(model, "text_projection", None) or nn.Identity()
+
+    def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        return self.projection(self.tower(**tokens).pooler_output)
+
+
+def _fingerprint(half: _TextHalf, tokenizer: Any, config: Any) -> str:
+    described = [
+        version("transformers"),
+        type(half.tower).__name__,
+        _options(config.text_config),
+        getattr(config, "projection_dim", None),
+        _tokens(tokenizer),
+    ]
+    digest = sha256(json.dumps(described, sort_keys=True).encode())
+    for name, value in sorted(half.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _tokens(tokenizer: Any) -> str:
@@ -390,15 +420,16 @@ def _tokenizing(tokenizer: Any, config: Any) -> Callable[[list[str]], Mapping[st
     return tokenize
 
 
-def _embedding(
-    tower: Any, projection: nn.Module, tokenize: Callable[[list[str]], Mapping[str, Tensor]]
-) -> Callable[[Sequence[str]], Tensor]:
-    @torch.no_grad()
-    def embed(texts: Sequence[str]) -> Tensor:
-        parts = [
-            projection(tower(**tokenize([*texts[i : i + _TEXTS_AT_ONCE]])).pooler_output)
-            for i in range(0, len(texts), _TEXTS_AT_ONCE)
-        ]
-        return torch.cat(parts)
-
-    return embed
+@torch.no_grad()
+def _embed(
+    half: _TextHalf,
+    tokenize: Callable[[list[str]], Mapping[str, Tensor]],
+    texts: Sequence[str],
+) -> Tensor:
+    device = next(half.parameters()).device
+    parts: list[Tensor] = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        tokens = tokenize([*texts[start : start + _TEXTS_AT_ONCE]])
+        placed = {name: value.to(device) for name, value in tokens.items()}
+        parts.append(half(placed).cpu())
+    return torch.cat(parts)

@@ -1,19 +1,18 @@
 """A model's id or file, to a `Classifier`."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .checkpoints import WEIGHTS_ENDINGS
 from .classifier import Classifier
+from .hub import one_line
 from .lab import LAB_MODELS, load_lab
 from .saved import is_saved, load_classifier
 
 if TYPE_CHECKING:
     from .zeroshot import Prompts
-
-_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz")
 
 
 def load_model(
@@ -133,7 +132,7 @@ def _load_tag(name: str) -> Classifier:
 
 def _check_file(name: str) -> None:
     """What looks like a path must be one."""
-    if (name.endswith(_WEIGHTS) or "/" in name) and not Path(name).exists():
+    if (name.endswith(WEIGHTS_ENDINGS) or "/" in name) and not Path(name).exists():
         raise FileNotFoundError(f"No file {name}: check the path.")
 
 
@@ -159,13 +158,11 @@ def _unknown(name: str) -> str:
 def _placed(classifier: Classifier, device: Any) -> Classifier:
     try:
         classifier.encoder.to(device)
-        text = classifier.text
-        if text is not None and text.tower is not None:
-            text.tower.to(device)
+        if classifier.text is not None:
+            classifier.text.tower.to(device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"Cannot put {classifier.name} on the device {device!r} ({reason}): choose "
-            "another, such as cpu."
+            f"Cannot put {classifier.name} on the device {device!r} "
+            f"({one_line(error)}): choose another, such as cpu."
         ) from error
-    return replace(classifier)
+    return classifier

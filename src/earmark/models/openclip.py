@@ -7,7 +7,6 @@ References:
 """
 
 import json
-import logging
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,6 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, cast
 
 import torch
@@ -25,14 +23,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from . import mixed_install  # noqa: F401 # pyright: ignore[reportUnusedImport]
-from .checkpoints import load_weights, read_state_dict, split_finetuned
+from .checkpoints import WEIGHTS_ENDINGS, load_weights, read_state_dict, split_finetuned
 from .classifier import Blueprint, Classifier, Head, Role, TextTower
+from .heads import class_names
+from .hub import downloading, one_line, quiet
 from .preprocessing import Preprocessing
-from .zeroshot import imagenet_wnids
 
 _HUB, _FOLDER = "hf-hub:", "local-dir:"
 _SIZES = ("input_resolution", "context_length", "vocab_size")  # of OpenAI's own checkpoints
-_FILE_ENDINGS = {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 _QUICK = "-quickgelu"
 _PROBE = "A photo of the 3 Geese' caf\u00e9, isn't it?"
 _LENGTHS = 4  # batches of texts are cut to multiples of this
@@ -76,7 +74,7 @@ def load_openclip(name: str, pretrained: str | None = None) -> Classifier:
         role=loaded.role,
         encoder=model.visual,
         head=head,
-        classes=_classes(len(head.weight)),
+        classes=class_names(len(head.weight)),
         transform=_transform(name, model.visual.preprocess_cfg),
         backbone=_backbone(name),
         pretraining=loaded.pretraining,
@@ -103,7 +101,7 @@ def build_encoder(architecture: Mapping[str, Any]) -> nn.Module:
         "heads": 1,
         "layers": 1,
     }
-    with _quiet():
+    with quiet():
         return CLIP(**architecture, text_cfg=smallest).visual.eval()
 
 
@@ -133,13 +131,8 @@ def _load(name: str, pretrained: str | None) -> _Loaded:
 
 
 def _load_hub(name: str) -> _Loaded:
-    try:
+    with _fetching(name, instead=f"{_FOLDER}FOLDER"):
         return _Loaded(_create(name, require_pretrained=True), _config(name))
-    except Exception as error:
-        raise ValueError(
-            f"{name} could not be downloaded and loaded ({_line(error)}): check its name "
-            f"and the network, or give a folder that has it, as {_FOLDER}FOLDER."
-        ) from error
 
 
 def _load_folder(name: str) -> _Loaded:
@@ -149,8 +142,8 @@ def _load_folder(name: str) -> _Loaded:
         return _Loaded(_create(name, require_pretrained=True), _config(name))
     except Exception as error:
         raise ValueError(
-            f"{folder} holds no model that open_clip can load ({_line(error)}): it needs "
-            "open_clip_config.json and the weights."
+            f"{folder} holds no model that open_clip can load ({one_line(error)}): it "
+            "needs open_clip_config.json and the weights."
         ) from error
 
 
@@ -158,15 +151,18 @@ def _load_tag(name: str, tag: str) -> _Loaded:
     from open_clip import download_pretrained, get_pretrained_cfg
 
     _warn_of_activation(name, tag)
-    try:
-        with _quiet():
-            download_pretrained(get_pretrained_cfg(name, tag))
-    except Exception as error:
-        raise ValueError(
-            f"The weights of {name},{tag} could not be downloaded ({_line(error)}): check "
-            f"the network, or give a local copy, as {name},PATH or {_FOLDER}FOLDER."
-        ) from error
+    with _fetching(f"{name},{tag}", instead=f"{name},PATH or {_FOLDER}FOLDER"):
+        download_pretrained(get_pretrained_cfg(name, tag))
     return _Loaded(_built(name, tag), _config(name), tag)
+
+
+@contextmanager
+def _fetching(what: str, *, instead: str) -> Generator[None]:
+    with downloading(what, instead=instead):
+        try:
+            yield
+        except Exception as error:  # of what it fetched, open_clip raises whatever comes up
+            raise OSError(one_line(error)) from error
 
 
 def _load_file(name: str, path: Path) -> _Loaded:
@@ -197,34 +193,18 @@ def _built(name: str, tag: str | None, **options: Any) -> Any:
         return _create(name, tag, **options)
     except Exception as error:
         raise ValueError(
-            f"open_clip could not build {name} ({_line(error)}): what it fetches from the "
-            "hub for this architecture, such as a text tower's configuration, must be at "
-            "hand."
+            f"open_clip could not build {name} ({one_line(error)}): what it fetches from "
+            "the hub for this architecture, such as a text tower's configuration, must be "
+            "at hand."
         ) from error
 
 
 def _create(name: str, tag: str | None = None, **options: Any) -> Any:
     from open_clip import create_model
 
-    with _quiet():
+    with quiet():
         model = create_model(name, tag, pretrained_text=False, weights_only=True, **options)
     return model.eval()
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Nothing logged, no warning of what is warned of already, no random number used."""
-    root, silent = logging.getLogger(), logging.NullHandler()
-    before = root.manager.disable
-    root.addHandler(silent)  # or else logging gives the root a handler of its own
-    logging.disable()
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "QuickGELU mismatch")
-            yield
-    finally:
-        logging.disable(before)
-        root.removeHandler(silent)
 
 
 def _known(name: str) -> str:
@@ -243,7 +223,7 @@ def _no_weights(name: str, pretrained: str | None) -> Exception:
     tags = list_pretrained_tags_by_model(name)
     if not pretrained:
         return ValueError(f"{name} alone has no weights: {_nearest('', tags, f'{name},')}")
-    if "/" in pretrained or Path(pretrained).suffix in _FILE_ENDINGS:
+    if "/" in pretrained or pretrained.endswith(WEIGHTS_ENDINGS):
         return FileNotFoundError(f"No weights of {name} at {pretrained}: check the path.")
     if get_pretrained_cfg(twin := _twin(name), pretrained):
         remedy = f"load {twin},{pretrained}."
@@ -335,10 +315,6 @@ def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _classes(count: int) -> tuple[str, ...]:
-    return imagenet_wnids() if count == 1000 else tuple(map(str, range(count)))
-
-
 def _backbone(name: str) -> str:
     return Path(name.partition(":")[2]).name if ":" in name else name
 
@@ -370,12 +346,12 @@ def _text_tower(name: str, model: Any, config: Mapping[str, Any]) -> TextTower |
     from open_clip import get_tokenizer
 
     try:
-        with _quiet():
+        with quiet():
             tokenizer = get_tokenizer(name.replace("/", "-") if ":" not in name else name)
     except Exception as error:  # noqa: BLE001 # the image tower is good without
         warnings.warn(
             f"{name} comes without its text tower, since its tokenizer could not be loaded "
-            f"({_line(error)}): no zero-shot head can be made.",
+            f"({one_line(error)}): no zero-shot head can be made.",
             stacklevel=4,
         )
         return None
@@ -444,7 +420,3 @@ def _fingerprint(model: Any, tokenizer: Any, config: Mapping[str, Any]) -> str:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return shorten(str(error) or type(error).__name__, 160, placeholder=" ...")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..files import replacing
 from .classifier import Blueprint, Classifier, Head, Role
+from .hub import one_line
 from .lab_resnet import LabArchitecture, LabResNet, LabTransform
 from .preprocessing import Preprocessing
 
@@ -219,12 +220,11 @@ def _rebuild(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> C
         {name[8:]: part for name, part in tensors.items() if name[:8] == "encoder."},
     )
     head = Head(tensors["head.weight"], tensors.get("head.bias"), description["normalizes"])
-    if isinstance(encoder, LabResNet):
-        _check_width(head, encoder.architecture.features)
+    _check_width(head, _features(encoder.eval(), transform))
     return Classifier(
         name=description["name"],
         role=role,
-        encoder=encoder.eval(),
+        encoder=encoder,
         head=head,
         classes=tuple(description["classes"]),
         transform=transform,
@@ -234,8 +234,27 @@ def _rebuild(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> C
     )
 
 
-def _check_width(head: Head, features: int) -> None:
-    if head.weight.shape[1] != features:
+def _features(encoder: nn.Module, transform: LabTransform | Preprocessing) -> int | None:
+    """How many activations the encoder gives; None where images are of any size."""
+    if isinstance(encoder, LabResNet):
+        return encoder.architecture.features
+    shown = isinstance(transform, Preprocessing) and (transform.crop or transform.resize)
+    if not isinstance(shown, tuple):
+        return None
+    from .heads import show_noise  # here, since torchvision comes with it
+
+    height, width = shown
+    try:
+        return show_noise(encoder, (height, width)).shape[1]
+    except (RuntimeError, AssertionError) as error:  # timm asserts the size
+        raise ValueError(
+            f"its encoder does not read images of {height} by {width} pixels "
+            f"({one_line(error)})."
+        ) from error
+
+
+def _check_width(head: Head, features: int | None) -> None:
+    if features is not None and head.weight.shape[1] != features:
         raise ValueError(
             f"its head has shape {tuple(head.weight.shape)} for {features} features."
         )

@@ -13,12 +13,20 @@ from torch import Tensor, nn
 from . import mixed_install  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from .checkpoints import load_weights, read_state_dict
 from .classifier import Blueprint, Classifier, Head, Role
-from .heads import class_names, headless, show_noise, take_head, without_head
+from .heads import (
+    class_names,
+    headless,
+    imagenet_subset,
+    show_noise,
+    take_head,
+    without_head,
+)
 from .hub import downloading, quiet
 from .preprocessing import Preprocessing
 
 _HEADS = ("head.fc", "head", "fc", "classifier", "head.linear", "classif")
 _CONTRASTIVE = re.compile(r"openai|laion|datacomp|dfn|metaclip|merged2b|clip|webli|wit")
+_CONTRASTIVE_ARCHITECTURES = re.compile("clip|siglip|pe_core")
 
 
 def load_timm(name: str, checkpoint: str | None = None) -> Classifier:
@@ -177,7 +185,8 @@ def _classifier(
 def _split(
     title: str, model: nn.Module, config: Mapping[str, Any], size: tuple[int, int]
 ) -> tuple[str, Head]:
-    if getattr(model, "num_classes", 0) and not _is_tower(config):
+    rows = getattr(model, "num_classes", 0)
+    if rows and not _is_tower(config, rows):
         return take_head(model, size, what=title)
     features = show_noise(model, size)
     if features.ndim != 2:
@@ -188,13 +197,24 @@ def _split(
     return "", headless(features.shape[1])
 
 
-def _is_tower(config: Mapping[str, Any]) -> bool:
+def _is_tower(config: Mapping[str, Any], rows: int) -> bool:
     """Whether what timm calls the head projects to where texts are, with no classes."""
-    return _is_contrastive(config) and "ft" not in _tag(config).split("_")
+    # tags do not tell: "ft" is of labels in one, of larger images in another; widths do
+    return _is_contrastive(config) and rows in _projections(str(config["architecture"]))
+
+
+def _projections(architecture: str) -> set[int]:
+    """To how many features timm's towers of an architecture project."""
+    import timm
+
+    names = [architecture, *timm.list_pretrained(f"{architecture}.*")]
+    configs = [timm.get_pretrained_cfg(name, allow_unregistered=True) for name in names]
+    rows = {config.num_classes for config in configs if config}
+    return {count for count in rows if not imagenet_subset(count)}
 
 
 def _is_contrastive(config: Mapping[str, Any]) -> bool:
-    if re.search("clip|siglip", str(config.get("architecture"))):
+    if _CONTRASTIVE_ARCHITECTURES.search(str(config.get("architecture"))):
         return True
     return bool(_CONTRASTIVE.search(re.split(r"(?:^|_)ft(?:_|$)", _tag(config))[0]))
 

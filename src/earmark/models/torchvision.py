@@ -33,7 +33,8 @@ def load_torchvision(name: str, weights: str | None = None) -> Classifier:
         name: A model for image classification, such as ``resnet50``.
         weights: The name of published weights, such as ``IMAGENET1K_V2``; or a file of
             weights, whose head may have any number of classes; None is ``DEFAULT``. A
-            file's images are shown as those of ``DEFAULT``.
+            file's images are shown as those of ``DEFAULT``, or where its own are of
+            another size, as those of the first published weights of that size.
 
     Returns:
         The classifier, on the CPU, in float32, in evaluation mode.

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, cast
 
 import torch
@@ -22,6 +21,7 @@ from torch.nn.functional import normalize
 
 from ..files import replacing
 from .classifier import Classifier, Head, TextTower
+from .hub import one_line
 
 Progress = Callable[[int, int], object]
 
@@ -83,10 +83,9 @@ def imagenet_wnids() -> tuple[str, ...]:
     Returns:
         A thousand WordNet ids, such as n01440764 for the tench.
     """
-    _mend_torchvision()
-    from timm.data import ImageNetInfo  # pyright: ignore[reportPrivateImportUsage]
+    from .heads import class_names  # here, since torchvision comes with it
 
-    return tuple(ImageNetInfo().label_names())
+    return class_names(1000)
 
 
 def imagenet_prompts(templates: str | Path = "openai") -> Prompts:
@@ -102,10 +101,7 @@ def imagenet_prompts(templates: str | Path = "openai") -> Prompts:
         FileNotFoundError: If there is no such file of templates.
         ValueError: If the file of templates is not as `read_prompts` describes.
     """
-    _mend_torchvision()
-    from open_clip import IMAGENET_CLASSNAMES
-
-    names = cast("Sequence[str]", IMAGENET_CLASSNAMES)
+    names = cast("Sequence[str]", _open_clip().IMAGENET_CLASSNAMES)
     return Prompts(imagenet_wnids(), tuple(names), _templates(templates))
 
 
@@ -238,7 +234,8 @@ def _embeddings(
 
 
 def _key(tower: TextTower, phrasings: Sequence[Sequence[str]]) -> str:
-    fixed = [_FORMAT, tower.fingerprint, tower.scale, phrasings]
+    computed = [torch.__version__, tower.device.type]  # which round in their own ways
+    fixed = [_FORMAT, computed, tower.fingerprint, tower.scale, phrasings]
     return sha256(json.dumps(fixed).encode()).hexdigest()
 
 
@@ -260,7 +257,7 @@ def _kept(path: Path, key: str, shape: tuple[int, int]) -> Head | None:
         with safe_open(path, framework="pt") as file:
             found, weight = file.metadata() or {}, file.get_tensor("weight")
     except (SafetensorError, OSError) as error:
-        return _distrust(path, shorten(str(error), 80, placeholder=" ..."))
+        return _distrust(path, one_line(error))
     if weight.shape != shape or found != {"key": key, "digest": _digest(weight)}:
         return _distrust(path, "it is not what was kept there")
     return Head(weight, normalizes=True)
@@ -280,20 +277,18 @@ def _digest(weight: Tensor) -> str:
     return sha256(described + flat.numpy().tobytes()).hexdigest()
 
 
-def _mend_torchvision() -> None:
+def _open_clip() -> Any:
     from . import mixed_install  # noqa: F401 # pyright: ignore[reportUnusedImport]
+
+    import open_clip  # isort: skip
+
+    return open_clip
 
 
 def _templates(which: str | Path) -> tuple[str, ...]:
     if which in {"openai", "simple"}:
-        _mend_torchvision()
-        import open_clip
-
-        sets = {
-            "openai": open_clip.OPENAI_IMAGENET_TEMPLATES,
-            "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES,
-        }
-        return tuple(say("{}") for say in sets[str(which)])
+        sentences = getattr(_open_clip(), f"{str(which).upper()}_IMAGENET_TEMPLATES")
+        return tuple(say("{}") for say in sentences)
     path = Path(which)
     lines = [line.replace("{c}", "{}") for line in _lines(path)]
     if bare := [number for number, line in enumerate(lines, 1) if "{}" not in line]:

@@ -1,22 +1,44 @@
 """The lines that effective robustness is measured from, and their records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
-from ..data.imagenet import SHIFTS, imagenet_wnids
-from ..data.images import ImageSet
+from ..data.imagenet import DATASETS, SHIFTS, imagenet_wnids
 from ..data.lab import CLASS_FOLDERS
 from ..results import Record
 from ..signatures.robustness import PAPER_BASELINE, Baseline, fit_baseline
 from .lab_towers import lab_baselines
 from .observatory import MATCHED_LINE, find_line
+from .scan import Sets
+
+V2_LINES: Mapping[str, str] = MappingProxyType({
+    "v2": MATCHED_LINE,
+    "v2-threshold0.7": "testbed",
+})
+"""For each variant of ImageNet-V2 that a line was fitted with, the testbed's line."""
 
 
-def lines_for(
-    classes: Sequence[str], shifts: Sequence[ImageSet]
-) -> tuple[tuple[Baseline, ...], list[Record]]:
-    """The lines that a model's accuracy on these shifts can be compared with.
+@dataclass(frozen=True)
+class Lines:
+    """What a model's accuracy on some shifts can be compared with.
+
+    Attributes:
+        baselines: The lines, the first of them the one that pruning is shown against.
+        records: Them as records, with the models that they were fitted on where these are
+            the lab's.
+        missing: What is missing, where there is no line.
+    """
+
+    baselines: tuple[Baseline, ...] = ()
+    records: tuple[Record, ...] = ()
+    missing: str = ""
+
+
+def lines_for(classes: Sequence[str], sets: Sets) -> Lines:
+    """The lines that a model's accuracy on these sets can be compared with.
 
     The paper's and the testbed's lines are of ImageNet and all its five shifts. Beside the
     paper's, which was fitted with ImageNet-V2 threshold-0.7, stands the testbed's line of
@@ -24,23 +46,29 @@ def lines_for(
 
     Args:
         classes: Of the model's head.
-        shifts: The sets that it was measured on.
+        sets: What it is measured on.
 
     Returns:
-        The lines, the first of them the one that pruning is shown against; none where
-        the shifts are others, or not all there. And their records.
+        The lines; none where the images or the classes are others, or not all there.
     """
-    names = [one.name for one in shifts]
-    if names == list(SHIFTS) and tuple(classes) == CLASS_FOLDERS:
+    names = [one.name for one in sets.shifts]
+    in_lab, on_imagenet = tuple(classes) == CLASS_FOLDERS, {*classes} == {*imagenet_wnids()}
+    if not (in_lab or on_imagenet) or sets.imagenet.name != "imagenet":
+        return Lines(
+            missing="a line, and those that ship are of ImageNet and its five shifts: there is none for other images"
+        )
+    variant = next((name for name in names if name in V2_LINES), None)
+    if absent := [name for name in SHIFTS[1:] if name not in names]:
+        folders = (f"{DATASETS[name].title} as {DATASETS[name].folder}" for name in absent)
+        return Lines(missing=f"all five shifts: {', '.join(folders)}")
+    if variant is None:
+        v2 = " or ".join(DATASETS[name].folder for name in V2_LINES)
+        return Lines(missing=f"all five shifts: ImageNet-V2 as {v2}")
+    if in_lab:
         line, records = lab_line()
-        return (line,), records
-    v2 = {"v2": MATCHED_LINE, "v2-threshold0.7": "testbed"}
-    if set(classes) != set(imagenet_wnids()) or names[1:] != list(SHIFTS[1:]):
-        return (), []
-    if names[0] not in v2:
-        return (), []
-    lines = (PAPER_BASELINE, find_line(v2[names[0]]).baseline)
-    return lines, [record for line in lines for record in line_records(line)]
+        return Lines((line,), tuple(records))
+    lines = (PAPER_BASELINE, find_line(V2_LINES[variant]).baseline)
+    return Lines(lines, tuple(record for line in lines for record in line_records(line)))
 
 
 def lab_line() -> tuple[Baseline, list[Record]]:

@@ -32,6 +32,15 @@ from .progress import Tell, silent
 
 THRESHOLDS = (ENCODED, 0.85)  # the paper's, and the one that its footnote 4 tries
 
+_OF_CONCEPTS = (
+    "unique_concepts",
+    "polysemanticity",
+    "best_average_precision",
+    "top_concept",
+)
+_OWN_NAMES = "{} among its own names, by a head made for them"
+_NOT_OWN_NAMES = "{} among the classes of the model's head"
+
 Counts = tuple[int, int]
 """How many images were classified correctly, and how many there are."""
 
@@ -111,14 +120,16 @@ def scan(
         records += _accuracies(row, classifier, sets, activations, lines)
     records += _kurtosis(row, sets.imagenet.name, h)
     if directions:
-        fixed = privileged_directions(classifier.head.weight, h, gauge_fixed=True)
-        records += [*_importance(row, directions), *_importance(row, fixed)]
+        records += _importance(row, directions)
+        if sum(map(len, h)) > 1:  # one image, centred, points nowhere
+            fixed = privileged_directions(classifier.head.weight, h, gauge_fixed=True)
+            records += _importance(row, fixed)
     if directions and labelled:
         records += _pruning(row, classifier, sets, activations, directions, lines)
     if sets.concepts is not None:
         shown = activations[sets.concepts.images.name]
         records += _concepts(row, sets.concepts, shown, directions)
-    return [_noted(record, notes) for record in records]
+    return [_noted(record, sets, notes) for record in records]
 
 
 def _encoded(
@@ -146,8 +157,8 @@ def _encoded(
         done += len(one)
         tell(f"encode {classifier.name}", done, total)
     notes = {
-        one.name: f"{len(skipped[one.name]):,} of {len(one):,} images could not be read "
-        "and were skipped"
+        one.name: f"{len(skipped[one.name]):,} of {len(one):,} images of {one.name} could "
+        "not be read and were skipped"
         for one in sets.all
         if skipped[one.name]
     }
@@ -156,19 +167,31 @@ def _encoded(
 
 def _without(sets: Sets, skipped: Mapping[str, tuple[int, ...]]) -> Sets:
     concepts = sets.concepts
-    return Sets(
-        sets.imagenet.without(skipped[sets.imagenet.name]),
-        tuple(one.without(skipped[one.name]) for one in sets.shifts),
-        concepts and concepts.without(skipped[concepts.images.name]),
-        sets.heads,
+    return replace(
+        sets,
+        imagenet=sets.imagenet.without(skipped[sets.imagenet.name]),
+        shifts=tuple(one.without(skipped[one.name]) for one in sets.shifts),
+        concepts=concepts and concepts.without(skipped[concepts.images.name]),
     )
 
 
-def _noted(record: Record, notes: Mapping[str, str]) -> Record:
-    if record.dataset not in notes:
-        return record
-    parts = [part for part in (record.note, notes[record.dataset]) if part]
-    return replace(record, note="; ".join(parts))
+def _noted(record: Record, sets: Sets, notes: Mapping[str, str]) -> Record:
+    """With what was skipped of the sets that a number rests on."""
+    skipped = [notes[name] for name in _rests_on(record, sets) if name in notes]
+    return replace(record, note=_joined(record.note, *skipped))
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(dict.fromkeys(note for note in notes if note))
+
+
+def _rests_on(record: Record, sets: Sets) -> list[str]:
+    if record.quantity in _OF_CONCEPTS:
+        return [sets.all[-1].name]
+    if record.dataset != "shifts":
+        return [record.dataset or sets.imagenet.name]
+    beyond = record.quantity.endswith("effective_robustness")
+    return [*([sets.imagenet.name] if beyond else []), *(one.name for one in sets.shifts)]
 
 
 def _accuracies(
@@ -179,10 +202,14 @@ def _accuracies(
     lines: Sequence[Baseline],
 ) -> list[Record]:
     counts = {
-        one.name: _correct(_head(classifier, sets, one), activations[one.name], one)
+        one.name: _correct(classifier.head, activations[one.name], one)
         for one in (sets.imagenet, *sets.shifts)
     }
-    own = dict.fromkeys(sets.heads, "among its own names, by a head made for them")
+    for one in sets.shifts:
+        if one.name in sets.heads:  # whose rows are the set's own classes
+            alone = replace(one, counts_as=None)
+            counts[one.name] = _correct(sets.heads[one.name], activations[one.name], alone)
+    own = {name: _OWN_NAMES.format(name) for name in sets.heads}
     records = [
         _accuracy(row, count, dataset=name, note=own.get(name, ""))
         for name, count in counts.items()
@@ -193,10 +220,12 @@ def _accuracies(
             records.append(_accuracy(row, count, dataset=one.name, setting="unmasked"))
     if sets.shifts:
         shifts = [counts[one.name] for one in sets.shifts]
-        records.append(_mean_accuracy(row, shifts, note=_averaged(sets)))
+        note = _joined(_averaged(sets), *own.values())
+        records.append(_mean_accuracy(row, shifts, note=note))
         imagenet = counts[sets.imagenet.name]
         for line in lines:
-            records += _beyond(row, imagenet, shifts, line, setting=line.name)
+            where = {"setting": line.name, "note": _joined(*own.values())}
+            records += _beyond(row, imagenet, shifts, line, **where)
     return records
 
 
@@ -206,16 +235,12 @@ def _averaged(sets: Sets) -> str:
     return "" if names == list(SHIFTS) else f"the mean over {', '.join(names)}"
 
 
-def _head(classifier: Classifier, sets: Sets, images: ImageSet) -> Head:
-    return sets.heads.get(images.name, classifier.head)
-
-
 def _correct(
     head: Head, activations: Batches, images: ImageSet, *, masked: bool = True
 ) -> Counts:
     """How many images count as their label; unmasked, all classes of the head compete."""
     meant = torch.arange(len(head.weight))
-    if images.counts_as is not None and len(images.counts_as) == len(meant):
+    if images.counts_as is not None:
         meant = torch.tensor(images.counts_as)
     competing = meant >= 0 if masked else None
     predicted = torch.cat([
@@ -245,6 +270,8 @@ def _beyond(
     imagenet: Counts,
     shifts: list[Counts],
     line: Baseline,
+    *,
+    note: str = "",
     **where: object,
 ) -> list[Record]:
     """Effective robustness, where the accuracy on ImageNet has a logit."""
@@ -255,10 +282,10 @@ def _beyond(
         warnings.simplefilter("always", ExtrapolationWarning)
         value = effective_robustness(imagenet[0] / imagenet[1], mean, baseline=line)
     low, high = effective_robustness_interval(imagenet, shifts, baseline=line)
-    note = "outside the accuracies that the baseline was fitted on" if outside else ""
+    outer = "outside the accuracies that the baseline was fitted on" if outside else ""
     where = {"quantity": "effective_robustness", "dataset": "shifts", **where}
     n = imagenet[1] + sum(n for _, n in shifts)
-    return [row(**where, value=value, low=low, high=high, note=note, n=n)]
+    return [row(**where, value=value, low=low, high=high, n=n, note=_joined(note, outer))]
 
 
 def _kurtosis(row: partial[Record], dataset: str, h: Batches) -> list[Record]:
@@ -267,9 +294,11 @@ def _kurtosis(row: partial[Record], dataset: str, h: Batches) -> list[Record]:
     mean = torch.stack(sums).sum(dim=0) / sum(map(len, h))
     # Never the whole in float64.
     centred = (rows - mean for batch in h for rows in batch.split(1024))
-    for setting, activations in (("", h), ("centred", centred)):
+    several = sum(map(len, h)) > 1  # one image is its own mean
+    ways = {"": h, "centred": centred} if several else {"": h}
+    for setting, activations in ways.items():
         values = image_kurtosis(activations)
-        low, high = mean_interval(values)
+        low, high = mean_interval(values) if several else (None, None)
         records.append(
             row(
                 quantity="activation_kurtosis",
@@ -279,6 +308,7 @@ def _kurtosis(row: partial[Record], dataset: str, h: Batches) -> list[Record]:
                 low=low,
                 high=high,
                 n=len(values),
+                note="" if several else "one image has no interval",
             )
         )
     return records
@@ -316,6 +346,7 @@ def _pruning(
     lines: Sequence[Baseline],
 ) -> list[Record]:
     records: list[Record] = []
+    note = _joined(*(_NOT_OWN_NAMES.format(name) for name in sets.heads))
     for order in ("singular", "importance"):
         curves = {
             one.name: _curve(classifier.head, activations[one.name], one, directions, order)
@@ -333,9 +364,9 @@ def _pruning(
             pruned = {"quantity": "pruned_accuracy", **where}
             records.append(_accuracy(row, imagenet, dataset=sets.imagenet.name, **pruned))
             if shifts:
-                records.append(_mean_accuracy(row, shifts, **pruned))
+                records.append(_mean_accuracy(row, shifts, note=note, **pruned))
             for line in lines[:1]:
-                pruned = {"quantity": "pruned_effective_robustness", **where}
+                pruned = {"quantity": "pruned_effective_robustness", **where, "note": note}
                 records += _beyond(row, imagenet, shifts, line, item=line.name, **pruned)
     return records
 

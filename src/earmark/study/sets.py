@@ -7,8 +7,8 @@ from ..data.broden import ConceptImages, read_concepts
 from ..data.folders import list_folders, read_images, read_own
 from ..data.imagenet import DATASETS, SHIFTS, found_datasets, read_dataset
 from ..data.images import ImageSet
-from ..models.classifier import Classifier, Head
-from ..signatures.robustness import Baseline
+from ..models.classifier import Classifier
+from .lines import Lines
 from .progress import Tell, silent
 from .scan import Sets
 
@@ -25,6 +25,7 @@ def find_sets(
     *,
     shifts: Mapping[str, Path] | None = None,
     concepts: Path | None = None,
+    passing_over: Sequence[Path] = (),
     tell: Tell = silent,
 ) -> Sets:
     """Find the images that a model can be measured on.
@@ -39,6 +40,8 @@ def find_sets(
             the place of ImageNet's.
         concepts: A concept set, in Broden's format or a folder for each concept; None looks
             for one in ``data``.
+        passing_over: Folders below ``data`` that hold none of its images, such as the one
+            of results. So does the concept set's.
         tell: Told of progress.
 
     Returns:
@@ -51,15 +54,16 @@ def find_sets(
     """
     if not data.is_dir():
         raise FileNotFoundError(f"No folder {data}: give the folder of the images.")
-    if shifts and not classifier.classes:
-        raise ValueError(
-            f"{classifier.name} has no head, so that shifts have no accuracy: give it one."
-        )
+    _check_names(classifier, shifts or {})
     found = found_datasets(data)
+    folder = concepts or next(
+        (data / name for name in CONCEPTS if (data / name).is_dir()), None
+    )
+    aside = [*passing_over, *([folder] if folder else [])]
     sets = Sets(
-        _in_distribution(classifier, data, found),
+        _in_distribution(classifier, data, found, aside),
         _own_shifts(classifier, shifts) if shifts else _shifts(classifier, data, found),
-        _concepts(data, concepts, tell),
+        _concepts(folder, tell) if folder else None,
     )
     names = [one.name for one in sets.all]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -67,22 +71,20 @@ def find_sets(
     return sets
 
 
-def objectnet_head(sets: Sets, head: Head) -> Sets:
-    """The same sets, ObjectNet classified by a head of its own 113 names.
+def _check_names(classifier: Classifier, shifts: Mapping[str, Path]) -> None:
+    if shifts and not classifier.classes:
+        raise ValueError(
+            f"{classifier.name} has no head, so that shifts have no accuracy: give it one."
+        )
+    for name in shifts:
+        if name in {*DATASETS, "shifts", "broden"}:
+            raise ValueError(
+                f"A shift of your own cannot be called {name!r}, which stands for images "
+                "that are scored by rules of their own: choose another name."
+            )
 
-    Args:
-        sets: With ObjectNet among the shifts.
-        head: A row for each of ObjectNet's classes, in the order of the set's.
 
-    Returns:
-        Sets that say so.
-    """
-    return Sets(sets.imagenet, sets.shifts, sets.concepts, {"objectnet": head})
-
-
-def lacking(
-    classifier: Classifier, sets: Sets, lines: Sequence[Baseline]
-) -> list[tuple[str, str]]:
+def lacking(classifier: Classifier, sets: Sets, lines: Lines) -> list[tuple[str, str]]:
     """What a scan cannot measure, and which data it would need.
 
     Args:
@@ -106,8 +108,8 @@ def lacking(
             f"labels: class folders in {sets.imagenet.root} that bear the names of the "
             f"head's {len(classifier.classes)} classes, such as {classifier.classes[0]}",
         ))
-    elif not lines:
-        missing.append(("effective robustness", _needed_for_a_line(sets)))
+    elif lines.missing:
+        missing.append(("effective robustness", lines.missing))
     if sets.concepts is None:
         missing.append((
             "concepts, polysemanticity",
@@ -116,32 +118,25 @@ def lacking(
     return missing
 
 
-def _needed_for_a_line(sets: Sets) -> str:
-    names = {one.name for one in sets.shifts}
-    absent = [name for name in SHIFTS if name not in names]
-    if sets.imagenet.name != "imagenet" or names - {*SHIFTS, *V2}:
-        return "a line: those that ship are of ImageNet, and of all its five shifts"
-    if absent:
-        folders = ", ".join(
-            f"{DATASETS[name].title} as {DATASETS[name].folder}" for name in absent
-        )
-        return f"all five shifts: {folders}"
-    return "a line fitted with this variant of ImageNet-V2"
-
-
-def _in_distribution(classifier: Classifier, data: Path, found: Sequence[str]) -> ImageSet:
+def _in_distribution(
+    classifier: Classifier, data: Path, found: Sequence[str], aside: Sequence[Path]
+) -> ImageSet:
     if "imagenet" in found:  # without labels, for a model without classes
         return read_dataset(data, "imagenet", classes=classifier.classes)
-    if found and classifier.classes:
+    if found:
         raise ValueError(
-            f"{data} holds {', '.join(found)} but no {DATASETS['imagenet'].folder}: the "
-            "in-distribution images are needed."
+            f"{data} holds {', '.join(DATASETS[name].title for name in found)} but not "
+            f"ImageNet as {DATASETS['imagenet'].folder}: the in-distribution images are "
+            "needed; a shift alone is given as --shift NAME=FOLDER."
         )
-    folders = list_folders(data)
+    passed = {path.resolve() for path in aside}
+    folders = [name for name in list_folders(data) if (data / name).resolve() not in passed]
     numbered = folders and all(folder.isdecimal() for folder in folders)
     if classifier.classes and (numbered or {*folders} & {*classifier.classes}):
-        return read_own(data, name=_name(data), classes=classifier.classes)
-    return read_images(data, name=_name(data))
+        return read_own(
+            data, name=_name(data), classes=classifier.classes, passing_over=passed
+        )
+    return read_images(data, name=_name(data), passing_over=passed)
 
 
 def _name(folder: Path) -> str:
@@ -168,11 +163,7 @@ def _own_shifts(
     )
 
 
-def _concepts(data: Path, given: Path | None, tell: Tell) -> ConceptImages | None:
-    places = [data / name for name in CONCEPTS]
-    folder = given or next((place for place in places if place.is_dir()), None)
-    if folder is None:
-        return None
+def _concepts(folder: Path, tell: Tell) -> ConceptImages:
     return read_concepts(
         folder, progress=lambda done, total: tell("read the concepts", done, total)
     )

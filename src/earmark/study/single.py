@@ -9,20 +9,20 @@ from typing import Literal
 import numpy as np
 
 from ..activations import Encoding, stored_activations
-from ..data.catalogue import class_set, imagenet_wnids, objectnet_labels
+from ..data.catalogue import class_set, objectnet_labels
 from ..data.folders import list_folders, read_own
 from ..files import replacing
 from ..models.checkpoints import read_head
 from ..models.classifier import Classifier, Role
+from ..models.heads import class_names
 from ..models.loading import load_model
 from ..models.zeroshot import Prompts, read_prompts, zero_shot
 from ..results import RECORDS, Record, select, write_records
-from ..signatures.robustness import Baseline
 from ..tuning.linear_probe import linear_probe
-from .lines import lines_for
+from .lines import Lines, lines_for
 from .progress import Tell, silent
 from .scan import Sets, scan
-from .sets import find_sets, lacking, objectnet_head
+from .sets import find_sets, lacking
 from .summary import Line, summary
 
 SCAN = "scan.json"
@@ -41,7 +41,7 @@ class Request:
         classnames: A file of class names, for a zero-shot head.
         templates: ``openai``, ``simple``, or a file.
         head: A file with a head, in place of the model's own.
-        normalizes: Whether that head normalises activations first.
+        head_normalizes: Whether that head normalises activations first.
         probe: A folder of labelled training images, to fit a head on.
         shifts: The user's own shifts, by name.
         concepts: A concept set.
@@ -58,13 +58,29 @@ class Request:
     classnames: Path | None = None
     templates: str | None = None
     head: Path | None = None
-    normalizes: bool = False
+    head_normalizes: bool = False
     probe: Path | None = None
     shifts: Mapping[str, Path] = field(default_factory=dict)
     concepts: Path | None = None
     objectnet_names: bool = False
     device: str = "cpu"
     encoding: Encoding = field(default_factory=Encoding)
+
+    def __post_init__(self) -> None:
+        """What cannot be is refused before a model is loaded."""
+        if self.head and self.probe:
+            raise ValueError("A head is read from a file or fitted: not both.")
+        if self.head_normalizes and not self.head:
+            raise ValueError("Only a head from a file can be said to normalise: give it.")
+        if self.probe and self.classnames:
+            raise ValueError("A probe's classes are its folders: leave out class names.")
+        folders = [self.data, self.probe, self.concepts, *self.shifts.values()]
+        for folder in folders:
+            if folder is not None and not folder.is_dir():
+                raise FileNotFoundError(f"No folder {folder}: check the path.")
+        for file in (self.head, self.classnames):
+            if file is not None and not file.is_file():
+                raise FileNotFoundError(f"No file {file}: check the path.")
 
 
 @dataclass(frozen=True)
@@ -116,13 +132,26 @@ def scan_model(request: Request, *, tell: Tell = silent) -> Scanned:
         request.data,
         shifts=request.shifts,
         concepts=request.concepts,
+        passing_over=[request.out],
         tell=tell,
     )
+    if request.probe and request.probe.resolve() == sets.imagenet.root.resolve():
+        raise ValueError(
+            f"{request.probe} would be both fitted and scored on: keep images apart."
+        )
+    _check_labels(classifier, sets, request)
     if request.objectnet_names:
         sets = _with_objectnet_names(classifier, sets, request, tell)
-    lines, records = lines_for(classifier.classes, sets.shifts)
-    store = request.out / "activations"
-    records += scan(classifier, sets, lines, store, encoding=request.encoding, tell=tell)
+    lines = lines_for(classifier.classes, sets)
+    measured = scan(
+        classifier,
+        sets,
+        lines.baselines,
+        request.out / "activations",
+        encoding=request.encoding,
+        tell=tell,
+    )
+    records = [*lines.records, *measured]
     found = Scanned(
         classifier.name,
         classifier.role,
@@ -136,10 +165,21 @@ def scan_model(request: Request, *, tell: Tell = silent) -> Scanned:
     return found
 
 
-def _without_logit(
-    lines: Sequence[Baseline], records: Sequence[Record]
-) -> list[tuple[str, str]]:
-    if not lines or select(records, quantity="effective_robustness"):
+def _check_labels(classifier: Classifier, sets: Sets, request: Request) -> None:
+    """A head that was given for these images must know their class folders."""
+    given = request.head or request.probe or request.classnames
+    folders = list_folders(sets.imagenet.root)
+    if given and folders and sets.imagenet.labels is None:
+        raise ValueError(
+            f"None of the {len(folders)} folders in {sets.imagenet.root} ({folders[0]}, …) "
+            f"is one of the {len(classifier.classes)} classes of {given} "
+            f"({classifier.classes[0]}, …): name them by --classnames, with lines "
+            "FOLDER<tab>NAME."
+        )
+
+
+def _without_logit(lines: Lines, records: Sequence[Record]) -> list[tuple[str, str]]:
+    if not lines.baselines or select(records, quantity="effective_robustness"):
         return []
     return [
         (
@@ -176,20 +216,30 @@ def _prompts(request: Request) -> Prompts | Literal["imagenet"]:
 
 def _named(classifier: Classifier, request: Request) -> Classifier:
     """The rows of a model's own head under the names of the user's file."""
-    if request.classnames is None or classifier.text is not None:
+    if request.classnames is None and request.templates is None:
         return classifier
+    prompts = read_prompts(request.classnames, request.templates)
+    if classifier.classes == prompts.classes and classifier.text is not None:
+        return classifier  # the head was made of these words
     if not classifier.classes:
         raise ValueError(
-            f"{classifier.name} has no text tower to make a head of class names with: "
-            "give --head FILE or --probe FOLDER."
+            f"{classifier.name} has no text tower to make a head of words with: give "
+            "--head FILE or --probe FOLDER."
         )
-    classes = read_prompts(request.classnames, request.templates).classes
-    return replace(classifier, classes=classes)
+    if request.templates and not request.objectnet_names:
+        raise ValueError(
+            f"{classifier.name} has a head of its own, which needs no --templates."
+        )
+    return (
+        replace(classifier, classes=prompts.classes) if request.classnames else classifier
+    )
 
 
 def _with_head(classifier: Classifier, request: Request, path: Path) -> Classifier:
-    head = read_head(path, normalizes=request.normalizes)
+    head = read_head(path, normalizes=request.head_normalizes)
     features = classifier.head.weight.shape[1]
+    if not len(head.weight):
+        raise ValueError(f"The head in {path} has no classes: give one with rows.")
     if head.weight.shape[1] != features:
         raise ValueError(
             f"The head in {path} reads {head.weight.shape[1]} features, and "
@@ -198,9 +248,9 @@ def _with_head(classifier: Classifier, request: Request, path: Path) -> Classifi
     if request.classnames:
         classes = read_prompts(request.classnames, request.templates).classes
     else:
-        wnids, rows = imagenet_wnids(), len(head.weight)
-        classes = wnids if rows == len(wnids) else tuple(map(str, range(rows)))
-    return replace(classifier, head=head, classes=classes)
+        classes = class_names(len(head.weight))
+    name = f"{classifier.name} + {path.name}"
+    return replace(classifier, name=name, role="other", head=head, classes=classes)
 
 
 def _with_probe(
@@ -217,13 +267,15 @@ def _with_probe(
     )
     labels = np.asarray(images.without(found.skipped).labels)
     head = linear_probe(found.batches, labels, classes=len(classes))
-    return replace(classifier, head=head, classes=classes)
+    name = f"{classifier.name} + linear probe"
+    return replace(classifier, name=name, role="other", head=head, classes=classes)
 
 
 def _with_objectnet_names(
     classifier: Classifier, sets: Sets, request: Request, tell: Tell
 ) -> Sets:
-    if "objectnet" not in {one.name for one in sets.shifts}:
+    held = {one.name: one.classes for one in sets.shifts}
+    if held.get("objectnet") != class_set("objectnet"):
         raise ValueError(
             f"{request.data} holds no ObjectNet for its own names: leave them out."
         )
@@ -236,4 +288,4 @@ def _with_objectnet_names(
         cache=request.out / "heads",
         progress=lambda done, total: tell("encode ObjectNet's names", done, total),
     )
-    return objectnet_head(sets, named.head)
+    return replace(sets, heads={"objectnet": named.head})

@@ -62,11 +62,16 @@ def linear_probe(
             f"{int((counts == 0).sum())} of {classes} have none."
         )
     mean, spread = h.mean(axis=0), h.std(axis=0)
-    spread[spread == 0] = 1  # a constant feature says nothing, and must not divide by 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # good enough, and bounded
-        found = LogisticRegression(C=PENALTY, max_iter=STEPS).fit(
-            (h - mean) / spread, labels
+    # A feature that is constant, but for rounding, says nothing, and must not be blown up.
+    spread[spread <= 1e-5 * np.abs(mean)] = np.inf
+    with warnings.catch_warnings(record=True, category=ConvergenceWarning) as cut_short:
+        warnings.simplefilter("always", ConvergenceWarning)
+        found = LogisticRegression(C=PENALTY, max_iter=STEPS)
+        found.fit((h - mean) / spread, labels)
+    if cut_short:
+        warnings.warn(
+            f"The linear probe had not converged after {STEPS} steps: it is used as it is.",
+            stacklevel=2,
         )
     coefficients, intercepts = found.coef_, found.intercept_
     if classes == 2:  # scikit-learn then has one row, for the second class

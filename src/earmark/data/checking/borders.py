@@ -57,10 +57,10 @@ def border_faults(images: ImageSet, sample: Sequence[int], pool: Pool) -> Iterat
 
 
 def _has_border(path: Path) -> bool | None:
-    """Whether an image's outermost pixels are of one colour; None if it is no image."""
+    """Whether an image's outermost pixels are of one colour; None if it cannot be read."""
     try:
         pixels = np.asarray(decode(path).convert("RGB"), np.int16)
-    except ValueError:
+    except (ValueError, OSError):
         return None
     sides = (pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1])
     ring = np.concatenate(sides)

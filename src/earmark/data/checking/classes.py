@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..catalogue import Dataset, objectnet_labels
@@ -11,7 +12,7 @@ from .borders import border_faults, border_sample
 from .counts import count_faults
 from .decoding import Pool, unreadable
 from .names import NUMBERS, class_names, meant_by
-from .order import first_images, string_order
+from .order import first_images
 from .reports import Fault, Fix, Report, count, some
 from .trees import Tree, is_image
 
@@ -35,7 +36,9 @@ class ClassFolders:
         # ObjectNet has more folders than classes that ImageNet has too.
         other = objectnet_labels() if dataset.classes == "objectnet" else {}
         self._unused = {n for n, klass in self._meant.items() if not klass and n in other}
-        files = [file for file in tree.files() if file.split("/")[0] not in self._unused]
+        read = {n: one for n, one in tree.folders.items() if n not in self._unused}
+        self._read = replace(tree, folders=read)
+        files = self._read.files()
         self._images = ImageSet(
             dataset.name, tree.root, tuple(files), border=dataset.border
         )
@@ -56,8 +59,8 @@ class ClassFolders:
         faults = (
             *self._faults_of_place(),
             *self._faults_of_names(),
-            *_empty(self._tree),
-            *_strays(self._tree),
+            *empty_folders(self._read),
+            *_strays(self._read),
             *count_faults(self._dataset, root, sizes, folders=folders),
             *self._faults_of_order(),
             *unreadable(self._images, pool),
@@ -105,7 +108,6 @@ class ClassFolders:
         yield from _missing(root, [name for name in self._classes if name not in uses])
 
     def _faults_of_order(self) -> Iterator[Fault]:
-        yield from string_order(self._tree)
         if self._dataset.name == "imagenet" and self._classes is not NUMBERS:
             folders = {file: file.split("/")[0] for file in self._images.files}
             classes = {file: self._meant[name] or name for file, name in folders.items()}
@@ -166,7 +168,15 @@ def _missing(root: Path, names: Sequence[str]) -> Iterator[Fault]:
         yield Fault("missing-class", text, fixes)
 
 
-def _empty(tree: Tree) -> Iterator[Fault]:
+def empty_folders(tree: Tree) -> Iterator[Fault]:
+    """A fault, if there are class folders without an image.
+
+    Args:
+        tree: What lies there.
+
+    Yields:
+        The fault, at most one.
+    """
     names = [name for name, folder in tree.folders.items() if not folder.images]
     if names:
         remedy = "The class folder holds no image: fill or remove it."

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from PIL import UnidentifiedImageError
 
-from ..images import ImageSet
+from ..images import ImageSet, UnreadableImage
 from .reports import Fault, Fix, count, some
 
 Item = TypeVar("Item")
@@ -91,7 +91,7 @@ def reason_against(images: ImageSet, image: int) -> str:
     """
     try:
         images.open(image)
-    except ValueError as error:
+    except UnreadableImage as error:
         path = images.path(image)
         if path.is_file() and not path.stat().st_size:
             return "The file is empty"
@@ -99,5 +99,5 @@ def reason_against(images: ImageSet, image: int) -> str:
             return "The file is no image"
         return f"The image is broken or cut off ({error.__cause__ or error})"
     except OSError as error:
-        return f"The file cannot be read ({error})"
+        return f"The file cannot be read ({error.__cause__ or error})"
     return ""

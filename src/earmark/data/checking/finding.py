@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import catalogue
 from ..catalogue import Dataset
-from ..folders import list_folders
+from ..folders import list_folders, places_of
 from ..validation import is_flat_validation
 from ..webdataset import has_shards
 from .classes import ClassFolders
@@ -64,7 +64,7 @@ def _within(root: Path) -> dict[Path, Plan]:
     """The datasets of a folder of several: those in their places, then any other."""
     found: dict[Path, Plan] = {}
     for dataset in catalogue.DATASETS.values():
-        places = [root / place for place in dataset.folders if _holds_any(root / place)]
+        places = places_of(dataset, root)
         if places:
             found |= dict([_in_its_place(dataset, places)])
         tars = root / dataset.webdataset
@@ -139,7 +139,3 @@ def _named(dataset: Dataset, root: Path) -> bool:
         Path(place).parts for place in (*dataset.folders, dataset.webdataset) if place
     ]
     return any(path.parts[-len(parts) :] == parts for parts in places)
-
-
-def _holds_any(root: Path) -> bool:
-    return root.is_dir() and any(root.iterdir())

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..catalogue import Dataset, class_set, imagenet_wnids
+from ..catalogue import Dataset, imagenet_wnids
 from ..folders import read_images
 from ..images import ImageSet
 from ..validation import read_flat_validation
-from ..webdataset import read_shards
+from ..webdataset import read_shards, shard_classes
 from .counts import count_faults
 from .decoding import Pool, unreadable
 from .order import first_images
@@ -110,12 +110,14 @@ def tar_files(dataset: Dataset, root: Path) -> LabelledImages:
     Returns:
         What can be checked.
     """
+    is_test = root.name == "test" and not (root / "classnames.txt").exists()
+    top = root.parent if is_test else root
     return LabelledImages(
         dataset,
         root,
         kind="tar",
         read=lambda: read_shards(
-            root, name=dataset.name, classes=class_set(dataset.classes)
+            root, name=dataset.name, classes=shard_classes(top, dataset)
         ),
         instead=lambda: ImageSet(dataset.name, root, ()),
     )

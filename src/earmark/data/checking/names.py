@@ -1,10 +1,8 @@
 """What is meant by the name of a class folder, and which dataset such names make."""
 
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import cache
-from importlib.util import find_spec
 from math import log
 from pathlib import Path
 from types import MappingProxyType
@@ -48,16 +46,17 @@ def meant_by(name: str, classes: Collection[str]) -> str | None:
     """Tell which class a folder's name stands for.
 
     Args:
-        name: The name, such as ``n01440764``, ``n01440764 tench``, ``tench`` or ``0007``.
+        name: The name, such as ``n01440764``, ``n01440764 tench``, ``0007`` or ObjectNet's
+            ``Alarm clock``.
         classes: The names that class folders should have.
 
     Returns:
         The name that the folder should have; None where it cannot be told.
 
     Example:
-        >>> classes = ("n01440764", "n01443537")
-        >>> [meant_by(name, classes) for name in ("n01440764_tench", "goldfish", "cat")]
-        ['n01440764', 'n01443537', None]
+        >>> classes = ("n01440764", "alarm_clock")
+        >>> [meant_by(name, classes) for name in ("n01440764_tench", "Alarm clock", "cat")]
+        ['n01440764', 'alarm_clock', None]
     """
     wnid = re.match(r"n\d{8}(?!\d)", name)
     candidates = (
@@ -65,7 +64,6 @@ def meant_by(name: str, classes: Collection[str]) -> str | None:
         wnid[0] if wnid else "",
         str(int(name)) if name.isdecimal() else "",
         _numbers().get(wnid[0] if wnid else "", ""),
-        _wnids_of_words().get(_plain(name), ""),
         _folders_of_labels().get(_plain(name), ""),
     )
     return next((meant for meant in candidates if meant in classes), None)
@@ -159,28 +157,6 @@ def _numbers() -> Mapping[str, str]:
 def _folders_of_labels() -> Mapping[str, str]:
     labels = catalogue.objectnet_labels()
     return MappingProxyType({_plain(label): folder for folder, label in labels.items()})
-
-
-@cache
-def _wnids_of_words() -> Mapping[str, str]:
-    """The wnid of each English name that stands for one class of ImageNet alone."""
-    # The names lie in a table that timm ships. To import timm would bring torchvision.
-    found = find_spec("timm")
-    table = Path(found.origin or "").parent if found else Path()
-    table /= "data/_info/imagenet_synset_to_lemma.txt"
-    if not table.is_file():
-        return MappingProxyType({})
-    lines = table.read_text(encoding="utf-8").splitlines()
-    known = set(catalogue.imagenet_wnids())
-    words = {
-        wnid: {_plain(word) for word in said.split(",")}
-        for wnid, said in (line.split("\t", 1) for line in lines)
-        if wnid in known
-    }
-    uses = Counter(word for said in words.values() for word in said)
-    return MappingProxyType({
-        word: wnid for wnid, said in words.items() for word in said if uses[word] == 1
-    })
 
 
 def _plain(words: str) -> str:

@@ -1,11 +1,10 @@
-"""Whether classes are numbered in the order that was meant."""
+"""Whether images have the classes that they are known to have."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..validation import PREFIX
 from .reports import Fault, Fix, some
-from .trees import Tree
 
 # The classes of ImageNet's first validation images. By the development kit's numbers, or
 # by numbers sorted as strings, they would be others.
@@ -33,27 +32,3 @@ def first_images(root: Path, classes: Mapping[str, str]) -> Iterator[Fault]:
         said = some([f"{file} is of {wrong[file]}, not {classes[file]}" for file in wrong])
         text = f"Images have wrong classes ({said}): sort or label them all again."
         yield Fault("class-order", text, fixes)
-
-
-def string_order(tree: Tree) -> Iterator[Fault]:
-    """Find lists of classes that count 0, 1, 10, 100, ... instead of 0, 1, 2, 3, ...
-
-    Args:
-        tree: Its text files right in the folder are looked at.
-
-    Yields:
-        A fault for all such lists, if there is one.
-    """
-    names = [name for name in tree.loose if name.lower().endswith((".txt", ".csv"))]
-    lists = [name for name in names if _sorted_as_strings(tree.root / name)]
-    if lists:
-        remedy = "Its numbers are sorted as strings: sort them as numbers."
-        fixes = tuple(Fix(tree.root / name, remedy) for name in lists)
-        text = f"{some(lists)}: the classes are sorted as strings, 10 before 2: sort again."
-        yield Fault("string-order", text, fixes)
-
-
-def _sorted_as_strings(path: Path) -> bool:
-    words = path.read_bytes()[:100_000].split()
-    numbers = [str(number).encode() for number in range(len(words))]
-    return len(words) > 10 and words == sorted(numbers)

@@ -1,15 +1,16 @@
 """Folders of images that are none of the datasets that earmark knows."""
 
 from ..images import ImageSet
+from .classes import empty_folders
 from .decoding import Pool, unreadable
 from .reports import Fault, Fix, Report, count
-from .trees import Tree
+from .trees import Tree, is_image
 
 TITLE = "your own images"
 
 
 class OwnImages:
-    """Images of a user's own classes: counted and decoded, with nothing to compare with.
+    """Images of a user's own, in class folders or in none: counted and decoded.
 
     Args:
         tree: What lies there.
@@ -18,7 +19,8 @@ class OwnImages:
 
     def __init__(self, tree: Tree, *, expected: str = "") -> None:
         self._tree, self._expected = tree, expected
-        self._images = ImageSet("own", tree.root, tuple(tree.files()))
+        files = tree.files() or [name for name in tree.loose if is_image(name)]
+        self._images = ImageSet("own", tree.root, tuple(files))
         self.steps = len(self._images)
 
     def run(self, pool: Pool) -> Report:
@@ -33,10 +35,12 @@ class OwnImages:
         if not len(self._images):
             return self._nothing()
         used = [name for name, folder in self._tree.folders.items() if folder.images]
-        notes = [f"{count(len(used), 'class')} and {count(len(self._images), 'image')}."]
+        of = count(len(used), "class") if used else "No class folder"
+        notes = [f"{of} and {count(len(self._images), 'image')}."]
         if self._expected:
             notes.append(f"{self._expected} lies here by its name, but has other classes.")
-        faults = unreadable(self._images, pool)
+        empty = empty_folders(self._tree) if used else ()
+        faults = (*empty, *unreadable(self._images, pool))
         where = self._tree.root
         return Report("", TITLE, where, len(self._images), None, faults, tuple(notes))
 

@@ -36,11 +36,6 @@ class Fault:
     text: str
     fixes: tuple[Fix, ...] = field(repr=False)
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files and folders that are concerned."""
-        return tuple(fix.path for fix in self.fixes)
-
 
 @dataclass(frozen=True)
 class Report:

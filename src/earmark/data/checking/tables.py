@@ -99,6 +99,9 @@ class BrodenTables:
         return named and any(row.image.startswith(_SOURCES) for row in self._rows)
 
     def _counts(self) -> Iterator[_Finding]:
+        index = self._root / "index.csv"
+        if not self._rows and not self._found:
+            yield _Finding("table", index, f"{index} lists no image: copy it again.")
         if not self._is_original():
             return
         images, labels = len(self._rows), len(self._concepts)
@@ -115,8 +118,8 @@ class BrodenTables:
             images, labels = count(len(self._rows), "image"), len(self._concepts)
             yield (
                 f"{images} and {count(labels, 'label')}: not compared with Broden's "
-                f"{IMAGES:,} and {LABELS:,}, since the folder is not called broden1_224, "
-                "_227 or _384, or holds none of its sets."
+                f"{IMAGES:,} and {LABELS:,}, since these are not the original's "
+                "images (of ADE20K, DTD, OpenSurfaces, Pascal) in broden1_224, _227 or _384."
             )
         sizes = {column for pair in _SIZES.values() for column in pair}
         if self._rows and not sizes <= {*self._rows[0].sizes}:
@@ -154,7 +157,7 @@ class _Row:
         if path.is_file():
             try:
                 self._compare("image", path, decode(path))
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 self._complain("unreadable", path, error)
         return self._found
 

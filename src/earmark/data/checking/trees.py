@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..folders import EXTENSIONS, list_folders
+from ..folders import EXTENSIONS, is_folder, is_special, list_folders, list_images
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,16 @@ def is_image(name: str) -> bool:
 
 def _class_folder(folder: Path) -> ClassFolder:
     files, folders = _others(folder), list_folders(folder)
-    images = tuple(name for name in files if is_image(name))
+    images = tuple(name for name in list_images(folder) if name not in folders)
     return ClassFolder(images, tuple(sorted({*folders, *files} - {*images})))
 
 
 def _others(root: Path) -> tuple[str, ...]:
-    """What lies in a folder and is no folder."""
+    """What lies in a folder and is no folder, and no pipe or its like either."""
     with os.scandir(root) as entries:
-        names = [entry.name for entry in entries if not entry.is_dir()]
+        names = [
+            entry.name
+            for entry in entries
+            if not is_folder(entry) and not is_special(entry)
+        ]
     return tuple(sorted(name for name in names if not name.startswith(".")))
