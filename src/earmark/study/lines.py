@@ -55,7 +55,8 @@ def lines_for(classes: Sequence[str], sets: Sets) -> Lines:
     in_lab, on_imagenet = tuple(classes) == CLASS_FOLDERS, {*classes} == {*imagenet_wnids()}
     if not (in_lab or on_imagenet) or sets.imagenet.name != "imagenet":
         return Lines(
-            missing="a line, and those that ship are of ImageNet and its five shifts: there is none for other images"
+            missing="a line, and those that ship are of ImageNet and its five shifts: "
+            "there is none for other images"
         )
     variant = next((name for name in names if name in V2_LINES), None)
     if absent := [name for name in SHIFTS[1:] if name not in names]:

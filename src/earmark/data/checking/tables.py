@@ -119,7 +119,7 @@ class BrodenTables:
             yield (
                 f"{images} and {count(labels, 'label')}: not compared with Broden's "
                 f"{IMAGES:,} and {LABELS:,}, since these are not the original's "
-                "images (of ADE20K, DTD, OpenSurfaces, Pascal) in broden1_224, _227 or _384."
+                "(of ADE20K, DTD, OpenSurfaces, Pascal) in broden1_224, _227 or _384."
             )
         sizes = {column for pair in _SIZES.values() for column in pair}
         if self._rows and not sizes <= {*self._rows[0].sizes}:
