@@ -152,7 +152,7 @@ def test_computes_what_open_clip_computes(tmp_path: Path, name: str):
 def test_rebuilds_its_encoder_from_the_blueprint(tmp_path: Path, name: str):
     loaded = load_openclip(name, filed(original(name), tmp_path / "towers.safetensors"))
     assert loaded.blueprint is not None
-    assert loaded.blueprint.library.startswith("open_clip_torch ")
+    assert loaded.blueprint.packages.startswith("open_clip_torch ")
 
     rebuilt = build_encoder(json.loads(json.dumps(dict(loaded.blueprint.architecture))))
     rebuilt.load_state_dict(loaded.encoder.state_dict())

@@ -1,5 +1,6 @@
 """What a scan records is what the definitions give, computed here from the activations."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -188,3 +189,18 @@ def test_an_accuracy_without_a_logit_has_no_effective_robustness(
 
     assert values(records, quantity="accuracy", dataset="imagenet") == [1.0]
     assert not select(records, quantity="effective_robustness")
+
+
+@pytest.mark.parametrize(
+    ("fitted_on", "outside"), [((0.0, 1.0), False), ((0.98, 0.99), True)]
+)
+def test_accuracies_outside_the_line_are_marked(
+    scanned: Scanned, tmp_path: Path, fitted_on: tuple[float, float], outside: bool
+):
+    model, sets, _ = scanned
+    line = replace(LINE, id_range=fitted_on)
+
+    records = scan(model, sets, [line], tmp_path)
+
+    (found,) = select(records, quantity="effective_robustness")
+    assert ("outside the accuracies" in found.note) == outside

@@ -1,6 +1,7 @@
 """`earmark scan` from an id to its files: each family of models, on true layouts."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,8 @@ def test_each_family_is_measured_whole(
         right += int(logits.argmax()) == PLACE[path.parent.name]
     (accuracy,) = select(found.records, quantity="accuracy", dataset="imagenet", setting="")
     assert (accuracy.value, accuracy.n) == (right / 10, 10)
+    without_logit = "effective robustness" in dict(found.lacking)
+    assert without_logit == (accuracy.value in {0, 1})
     measured = {record.quantity for record in found.records}
     assert measured >= {
         "activation_kurtosis",
@@ -218,6 +221,42 @@ def test_a_head_from_a_file(pets: Path, tmp_path: Path, *, named: bool):
     np.save(tmp_path / "head.npy", np.ones((2, 17)))
     with pytest.raises(ValueError, match=r"reads 17 features, and .* gives 16"):
         scan_model(request)
+
+
+def test_a_head_may_read_normalised_activations(pets: Path, tmp_path: Path):
+    """Its bias lies between what it makes of activations as they are, and of length 1."""
+    (tmp_path / "model").mkdir()
+    name = tiny_open_clip(tmp_path / "model")
+    shutil.rmtree(pets / "dog")
+    model = load_model(name, prompts=None)
+    with torch.inference_mode():
+        h = torch.cat([
+            model.encoder(model.transform(Image.open(path).convert("RGB"))[None])
+            for path in sorted(pets.glob("*/*.png"))
+        ])
+    pull = torch.nn.functional.normalize(h.mean(dim=0), dim=0)
+    ways = h @ pull, torch.nn.functional.normalize(h, dim=1) @ pull
+    low, high = sorted(ways, key=lambda way: float(way.mean()))
+    between = float(low.max() + high.min()) / 2
+    weights = {
+        "weight": torch.stack([pull, torch.zeros(16)]),
+        "bias": torch.tensor([0.0, between]),
+    }
+    save_file(weights, tmp_path / "head.safetensors")
+    (tmp_path / "names").write_text("cat\ndog\n")
+    request = Request(
+        name,
+        pets,
+        tmp_path / "out",
+        head=tmp_path / "head.safetensors",
+        classnames=tmp_path / "names",
+        encoding=FEW,
+    )
+
+    for normalizes, way in zip((False, True), ways, strict=True):
+        found = scan_model(replace(request, head_normalizes=normalizes))
+        (accuracy,) = select(found.records, quantity="accuracy")
+        assert accuracy.value == (1.0 if way is high else 0.0)
 
 
 def test_class_names_make_a_zero_shot_head(pets: Path, tmp_path: Path):

@@ -104,7 +104,7 @@ class Blueprint:
     """What an encoder can be built again from, without its weights.
 
     Attributes:
-        family: Who builds it: a key of `LIBRARIES`.
+        family: Who builds it: a key of `PACKAGES`.
         architecture: What that family's ``build_encoder`` takes; JSON can hold it.
     """
 
@@ -112,14 +112,12 @@ class Blueprint:
     architecture: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def library(self) -> str:
+    def packages(self) -> str:
         """The packages that compute the encoder, with their versions."""
-        packages = LIBRARIES[self.family]
-        return ", ".join(f"{package} {version(package)}" for package in packages)
+        return ", ".join(f"{name} {version(name)}" for name in PACKAGES[self.family])
 
 
-LIBRARIES: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "lab": ("torch",),
+PACKAGES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "open_clip": ("open_clip_torch", "timm"),
     "timm": ("timm",),
     "torchvision": ("torchvision",),
@@ -175,7 +173,7 @@ class Classifier:
         """
         digest = sha256(f"{self.transform!r}\n{self.encoder!r}".encode())
         if self.blueprint:
-            built = [self.blueprint.library, dict(self.blueprint.architecture)]
+            built = [self.blueprint.packages, dict(self.blueprint.architecture)]
             digest.update(json.dumps(built, sort_keys=True).encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

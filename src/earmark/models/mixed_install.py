@@ -7,22 +7,22 @@ torchvision.
 
 from contextlib import suppress
 
-from torch.library import Library
+from torch import library
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
-def _schemas() -> Library | None:
+def _schemas() -> library.Library | None:
     """The two operators' schemas where torchvision lacks them, kept alive by the caller."""
     with suppress(RuntimeError, ImportError):
         import torchvision  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
         return None
-    library = Library("torchvision", "FRAGMENT")
+    missing = library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         with suppress(RuntimeError):  # one that a half-done import has left behind
-            library.define(f"{name}{_SIGNATURE}")
-    return library
+            missing.define(f"{name}{_SIGNATURE}")
+    return missing
 
 
 KEPT = _schemas()

@@ -52,7 +52,7 @@ def linear_probe(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    h = torch.cat([batch.float() for batch in batches]).double().numpy()
+    h = torch.cat([batch.double() for batch in batches]).numpy()
     if len(h) != len(labels):
         raise ValueError(f"{len(h)} activations have {len(labels)} labels: give one each.")
     counts = np.bincount(labels, minlength=classes)
@@ -67,7 +67,9 @@ def linear_probe(
     with warnings.catch_warnings(record=True, category=ConvergenceWarning) as cut_short:
         warnings.simplefilter("always", ConvergenceWarning)
         found = LogisticRegression(C=PENALTY, max_iter=STEPS)
-        found.fit((h - mean) / spread, labels)
+        h -= mean  # in place: training images are many
+        h /= spread
+        found.fit(h, labels)
     if cut_short:
         warnings.warn(
             f"The linear probe had not converged after {STEPS} steps: it is used as it is.",
