@@ -37,8 +37,111 @@ def fake_records(
     return records
 
 
-def _line(draw: random.Random) -> Iterator[Record]:
-    blank = Record("", "", "", "other", "", 0.0, item="fake line", n=10)
+PAPERS = {
+    "main": (("openai", "OpenAI", ("RN50", "RN101", "ViT-B-16", "ViT-B-32")),),
+    "large": (
+        ("laion400m_e32", "LAION-400M", ("ViT-B-16", "ViT-B-32")),
+        ("laion2b_s34b_b88k", "LAION-2B", ("ViT-B-16",)),
+        ("laion2b_e16", "LAION-2B", ("ViT-B-32",)),
+        ("datacomp_l_s1b_b8k", "DataComp", ("ViT-B-16",)),
+    ),
+    "small": (
+        ("yfcc15m", "YFCC-15M", ("RN50", "RN101")),
+        ("cc12m", "CC-12M", ("RN50",)),
+    ),
+}
+NAMES = {"RN50": "ResNet50", "RN101": "ResNet101"}
+CONTROLS = {"no-clip": "SimCLR", "captioned-id": "ID captions", "untrained": "none"}
+ALPHAS = tuple(k / 10 for k in range(1, 10))
+
+
+def paper_records(
+    *,
+    groups: tuple[str, ...] = tuple(PAPERS),
+    directions: int = 128,
+    alphas: tuple[float, ...] = ALPHAS,
+    layers: int = 13,
+    controls: bool = True,
+) -> list[Record]:
+    """Records such as a study of the paper's models writes, with random numbers."""
+    draw = random.Random(1)  # noqa: S311
+    records = list(_line(draw, name="paper"))
+    for group, tag, pretraining, backbone in _families(groups):
+        family = Record("", NAMES.get(backbone, backbone), pretraining, "", "", 0.0)
+        family = replace(family, group=group)
+        first = replace(family, model=f"{backbone},{tag}", role="zero-shot")
+        last = replace(family, model=f"finetuned/{backbone}-{tag}", role="finetuned")
+        for blank in (first, last):
+            records += _model(draw, blank, directions)
+        records += _cka(draw, replace(last, quantity="cka"), layers)
+        for alpha in alphas:
+            blank = replace(family, model=f"{first.model}@{alpha:g}", alpha=alpha)
+            records += _step(draw, replace(blank, role="interpolated"))
+    for backbone in ("RN50", "RN101", "ViT-B-16", "ViT-B-32"):
+        name = NAMES.get(backbone, backbone)
+        blank = Record(f"supervised/{backbone}", name, "ImageNet", "supervised", "", 0.0)
+        records += _model(draw, blank, directions)
+    for group, learned in CONTROLS.items() if controls else ():
+        blank = Record(f"pool:{group}-1", "ViT-B-16", learned, "other", "", 0.0)
+        records += _model(draw, replace(blank, group=group), directions)
+    return records
+
+
+def _families(groups: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
+    for group in groups:
+        for tag, pretraining, backbones in PAPERS[group]:
+            for backbone in backbones:
+                yield group, tag, pretraining, backbone
+
+
+def _model(draw: random.Random, blank: Record, directions: int) -> Iterator[Record]:
+    line = "paper"
+    yield from _robustness(draw, blank, line)
+    yield from _kurtosis(draw, blank, top=30.0 if blank.role == "zero-shot" else 3.0)
+    yield from _shifted_kurtosis(draw, blank, 20.0 if blank.role == "zero-shot" else 3.0)
+    yield from _directions(draw, blank, directions)
+    yield from _pruned(draw, blank)
+    yield from _concepts(draw, blank)
+
+
+def _step(draw: random.Random, blank: Record) -> Iterator[Record]:
+    """What is measured of a model between two others."""
+    alpha = blank.alpha or 0.0
+    yield from _robustness(draw, blank, "paper", lift=0.22 - 0.08 * alpha)
+    top = 30.0 ** (1 - alpha) * 3.0**alpha
+    yield from _kurtosis(draw, blank, top=top)
+    yield from _shifted_kurtosis(draw, blank, 0.8 * top)
+    at = replace(blank, quantity="unique_concepts", setting="singular", n=144)
+    for x, many in ((0.9, 60.0), (0.85, 90.0)):
+        yield replace(at, x=x, value=float(round(many * (1 - 0.4 * alpha))))
+
+
+def _shifted_kurtosis(draw: random.Random, blank: Record, top: float) -> Iterator[Record]:
+    values = [top * draw.uniform(0.8, 1.1) for _ in SHIFTS]
+    at = replace(blank, quantity="activation_kurtosis", n=2000)
+    for shift, value in zip(SHIFTS, values, strict=True):
+        yield replace(at, dataset=shift, **_around(draw, value, 0.1))
+    yield replace(at, dataset="shifts", value=sum(values) / len(values))
+
+
+def _cka(draw: random.Random, blank: Record, layers: int) -> Iterator[Record]:
+    for x in range(layers):
+        for setting, loss in (("", 0.6), ("standardised", 0.8)):
+            level = 1 - loss * (x / layers) ** 4
+            at = replace(
+                blank,
+                item=f"visual.transformer.resblocks.{x}",
+                x=float(x),
+                setting=setting,
+                note="minibatches of 256",
+            )
+            for dataset in ("imagenet", *SHIFTS):
+                value = min(1.0, level * draw.uniform(0.85, 1.05))
+                yield replace(at, dataset=dataset, value=value)
+
+
+def _line(draw: random.Random, name: str = "fake line") -> Iterator[Record]:
+    blank = Record("", "", "", "other", "", 0.0, item=name, n=10)
     for number in range(10):
         model = f"fake:baseline-{number}"
         value = 0.13 + 0.065 * number
@@ -57,9 +160,11 @@ def _around(draw: random.Random, value: float, width: float) -> dict[str, float]
     return {"value": value, "low": value - low, "high": value + high}
 
 
-def _robustness(draw: random.Random, blank: Record) -> Iterator[Record]:
+def _robustness(
+    draw: random.Random, blank: Record, line: str = "fake line", lift: float | None = None
+) -> Iterator[Record]:
     accuracy = replace(blank, quantity="accuracy", n=4000)
-    level = LEVEL[blank.role] * draw.uniform(0.9, 1.04)
+    level = LEVEL.get(blank.role, 0.75) * draw.uniform(0.9, 1.04)
     width = 0.015 if level > 0.05 else 0.003
     yield replace(accuracy, dataset="imagenet", **_around(draw, level, width))
     values = [level * draw.uniform(0.4, 0.8) for _ in SHIFTS]
@@ -68,13 +173,15 @@ def _robustness(draw: random.Random, blank: Record) -> Iterator[Record]:
     mean = sum(values) / len(values)
     yield replace(accuracy, dataset="shifts", n=10000, **_around(draw, mean, width / 2))
     note = "" if 0.13 < level < 0.715 else "outside the line's range"
-    robust = replace(blank, quantity="effective_robustness", setting="fake line", note=note)
-    yield replace(robust, n=14000, **_around(draw, LIFT[blank.role], 0.012))
+    robust = replace(blank, quantity="effective_robustness", setting=line, note=note)
+    yield replace(
+        robust, n=14000, **_around(draw, LIFT[blank.role] if lift is None else lift, 0.012)
+    )
 
 
-def _kurtosis(draw: random.Random, blank: Record) -> Iterator[Record]:
+def _kurtosis(draw: random.Random, blank: Record, top: float = 2.9) -> Iterator[Record]:
     tailed = replace(blank, quantity="activation_kurtosis", dataset="imagenet", n=4000)
-    yield replace(tailed, **_around(draw, draw.uniform(2.8, 3.0), 0.01))
+    yield replace(tailed, **_around(draw, top + draw.uniform(-0.1, 0.1), 0.01))
     yield replace(tailed, setting="centred", **_around(draw, draw.uniform(2.9, 3.4), 0.02))
 
 

@@ -9,10 +9,11 @@ import pytest
 
 import earmark
 
-FOUNDATION = {"models", "data", "tuning", "activations", "results", "files"}
+FOUNDATION = {"models", "data", "tuning", "activations", "results", "files", "engine"}
 ROOT = Path(earmark.__file__).parent
 ALLOWED = {
     "files": set(),
+    "engine": set(),
     "signatures": set(),
     "models": {"files"},
     "data": {"files"},
@@ -66,6 +67,8 @@ HEAVY = {
     "transformers",
     "sklearn",
     "ray",
+    "accelerate",
+    "pydantic",
 }
 
 

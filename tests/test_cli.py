@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["check", "demo", "er", "report", "scan", "train"]
+COMMANDS = ["check", "cka", "demo", "er", "finetune", "interpolate", "prune", "report"]
+COMMANDS += ["scan", "soup", "study", "train"]
 
 
 def earmark(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -124,7 +124,11 @@ def test_kurtosis_is_scipys(records: list[Record]):
 
     for setting, rows in (("", h), ("centred", h - h.mean(dim=0))):
         record = one(
-            records, model="lab:finetuned", quantity="activation_kurtosis", setting=setting
+            records,
+            model="lab:finetuned",
+            quantity="activation_kurtosis",
+            dataset="imagenet",
+            setting=setting,
         )
         expected = scipy.stats.kurtosis(rows, axis=1, fisher=False).mean()
         assert record.value == pytest.approx(

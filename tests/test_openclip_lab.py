@@ -244,7 +244,8 @@ def test_kurtosis_is_scipys_of_open_clips(scanned: Scanned, truths: dict[str, Tr
     h = truths["imagenet"].activations.double().numpy()
 
     for setting, values in (("", h), ("centred", h - h.mean(axis=0))):
-        found = one(scanned, quantity="activation_kurtosis", setting=setting)
+        wanted = {"dataset": "imagenet", "setting": setting}
+        found = one(scanned, quantity="activation_kurtosis", **wanted)
         expected = scipy.stats.kurtosis(values, axis=1, fisher=False).mean()
         assert found.value == pytest.approx(expected, rel=1e-4)
 

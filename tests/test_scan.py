@@ -16,7 +16,8 @@ from earmark.data.broden import Concept, ConceptImages
 from earmark.data.images import ImageSet
 from earmark.models.lab_resnet import LabArchitecture, LabResNet, LabTransform
 from earmark.results import Record, select
-from earmark.study.scan import Sets, scan
+from earmark.study.scan import scan
+from earmark.study.sets import Sets
 
 CLASSES = ("one", "two", "three", "four")
 Scanned: TypeAlias = tuple[Classifier, Sets, list[Record]]

@@ -22,9 +22,10 @@ from earmark.activations import Encoding
 from earmark.data.catalogue import class_set, objectnet_map
 from earmark.results import select
 from earmark.signatures.robustness import PAPER_BASELINE
+from earmark.study.lacking import lacking
 from earmark.study.lines import Lines, lines_for
 from earmark.study.scan import scan
-from earmark.study.sets import find_sets, lacking
+from earmark.study.sets import find_sets
 
 SHIFTS = ("v2", "r", "sketch", "objectnet", "a")
 

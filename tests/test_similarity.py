@@ -10,6 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from earmark import cka
+from earmark.signatures.hsic import (
+    MinibatchHSIC,
+    Moments,
+    StreamedHSIC,
+    alignment,
+    centred_gram,
+    minibatches,
+)
 
 
 def dense_hsic(k: np.ndarray, j: np.ndarray, *, unbiased: bool) -> float:
@@ -132,3 +140,223 @@ def test_refuses():
         cka(torch.randn(1, 2), torch.randn(1, 2), unbiased=False)
     with pytest.raises(ValueError, match="Image 1 has NaN"):
         cka(torch.randn(4, 1), torch.tensor([[0.0], [torch.inf], [1], [2]]))
+
+
+def song(x: Tensor, y: Tensor) -> float:
+    """The dense unbiased HSIC of all images, features first centred, which changes none."""
+    k, j = ((side - side.mean(dim=0)).numpy() for side in (x.double(), y.double()))
+    return dense_hsic(k @ k.T, j @ j.T, unbiased=True)
+
+
+def streamed(x: Tensor, y: Tensor, sizes: list[int]) -> float:
+    hsic = StreamedHSIC()
+    for a, b in zip(x.split(sizes), y.split(sizes), strict=True):
+        hsic.update(a, b)
+    return float(hsic.answer())
+
+
+DTYPES = st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16])
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=8).filter(lambda s: sum(s) > 3),
+    dtype=DTYPES,
+    mean=st.sampled_from([0, 1, 300]),
+    constant=st.booleans(),
+)
+def test_streaming_equals_the_dense_hsic_of_all_images(
+    sizes: list[int], dtype: torch.dtype, mean: int, constant: bool
+):
+    """However images are cut, down to one at a time, with large means."""
+    x, y = torch.randn(sum(sizes), 7) + mean, torch.randn(sum(sizes), 5) * 3 - mean
+    y[:, :3] += x[:, :3]
+    if constant:
+        x[:, 2] = 0.1
+    x, y = x.to(dtype), y.to(dtype)
+
+    xx, yy = song(x, x), song(y, y)
+    for found, dense in ((streamed(x, y, sizes), song(x, y)), (streamed(y, y, sizes), yy)):
+        assert found == pytest.approx(dense, abs=1e-8 * np.sqrt(xx * yy), rel=1e-8)
+
+
+def test_streaming_holds_with_means_a_million_times_the_spread():
+    """Float32 there has steps of 1/16: what is left of the features is what is compared."""
+    x, y = torch.randn(300, 20) + 1e6, torch.randn(300, 30)
+    y[:, :10] += 3 * x[:, :10] - 3e6
+
+    hsics = [streamed(a, b, [64, 64, 172]) for a, b in ((x, y), (x, x), (y, y))]
+
+    found = alignment(*(torch.tensor(one, dtype=torch.float64) for one in hsics))
+    assert found == pytest.approx(song(x, y) / np.sqrt(song(x, x) * song(y, y)), abs=1e-8)
+    assert found > 0.5
+
+
+@given(
+    sizes=st.lists(st.integers(4, 12), min_size=1, max_size=5),
+    dtype=DTYPES,
+    mean=st.sampled_from([0, 300]),
+    features=st.integers(1, 40),
+)
+def test_minibatches_average_dense_hsics_before_the_ratio(
+    sizes: list[int], dtype: torch.dtype, mean: int, features: int
+):
+    layers = [(torch.randn(sum(sizes), features) + mean).to(dtype) for _ in range(2)]
+    others = [torch.randn(sum(sizes), 3), layers[0][:, :1] + torch.randn(sum(sizes), 1)]
+    hsics = MinibatchHSIC()
+    for x, y in zip(
+        zip(*(side.split(sizes) for side in layers), strict=True),
+        zip(*(side.split(sizes) for side in others), strict=True),
+        strict=True,
+    ):
+        hsics.update(torch.cat([*map(centred_gram, x)]), torch.cat([*map(centred_gram, y)]))
+    xy, xx, yy = hsics.answer()
+
+    def mean_of(a: Tensor, b: Tensor) -> float:
+        return float(
+            np.mean([
+                song(*pair) for pair in zip(a.split(sizes), b.split(sizes), strict=True)
+            ])
+        )
+
+    for i, x in enumerate(layers):
+        for j, y in enumerate(others):
+            own = mean_of(x, x), mean_of(y, y)
+            scale = np.sqrt(own[0] * own[1])
+            assert xy[i, j].item() == pytest.approx(mean_of(x, y), abs=1e-8 * scale)
+            assert (xx[i].item(), yy[j].item()) == pytest.approx(own, rel=1e-8)
+            if scale:
+                assert alignment(xy[i, j], xx[i], yy[j]) == pytest.approx(
+                    mean_of(x, y) / scale, abs=1e-8
+                )
+
+
+def test_wide_layers_are_worked_on_some_features_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    """Many times the features that are in memory at once, in any strides."""
+    picture = torch.randn(5, 3, 40, 40).contiguous(memory_format=torch.channels_last)
+    rows = picture.permute(0, 2, 3, 1).flatten(1).repeat(1, 60)
+    assert rows.shape[1] * len(rows) > 2**19
+
+    gram = centred_gram(rows)[0]
+
+    n = len(rows)
+    found = (gram * gram).sum() / (n * (n - 3))
+    assert found.item() == pytest.approx(song(rows, rows), rel=1e-10)
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), dtype=DTYPES)
+def test_moments_are_those_of_all_images(sizes: list[int], dtype: torch.dtype):
+    rows = (torch.randn(sum(sizes), 4) * torch.tensor([1, 1e-3, 30, 0]) + 5).to(dtype)
+    moments = Moments()
+    for batch in rows.split(sizes):
+        moments.update(batch)
+    standard = moments.answer()
+
+    array = rows.double().numpy()
+    mean, std = array.mean(axis=0), array.std(axis=0)
+    expected = np.divide(array - mean, std, out=np.zeros_like(array), where=std > 1e-12)
+    assert standard(rows).numpy() == pytest.approx(expected, abs=1e-6)
+    assert not standard(rows)[:, 3].any()
+
+
+def test_what_was_given_may_change_later():
+    """Batches of float64 are not kept by reference: a buffer may be filled again."""
+    x = torch.randn(12, 3).double()
+    whole, moments, hsic = x.clone(), Moments(), StreamedHSIC()
+    for batch in x.split(6):
+        moments.update(batch)
+        hsic.update(batch, batch)
+        batch.fill_(77)
+
+    assert moments.answer()(whole).mean(dim=0).abs().max() < 1e-12
+    assert float(hsic.answer()) == pytest.approx(song(whole, whole))
+
+
+def test_standardised_grams_are_of_standardised_features():
+    x, y = torch.randn(9, 6) * torch.arange(6) + 3, torch.randn(9, 2)
+    moments = Moments()
+    moments.update(x)
+
+    gram, other = centred_gram(x, moments.answer())[1], centred_gram(y)[0]
+
+    even = (x - x.mean(dim=0))[:, 1:] / x.std(dim=0, correction=0)[1:]
+    assert float((gram * other).sum()) / (9 * 6) == pytest.approx(song(even, y), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [4, 5, 32])
+def test_independent_gaussians_have_no_minibatch_cka(batch: int):
+    """And no NaN, down to batches of 4; biased CKA would be near 1 with 50 features."""
+    draws: list[float] = []
+    for _ in range(100):
+        hsics = MinibatchHSIC()
+        for _ in range(4):
+            hsics.update(
+                centred_gram(torch.randn(batch, 50)), centred_gram(torch.randn(batch, 60))
+            )
+        xy, xx, yy = hsics.answer()
+        draws.append(alignment(xy[0, 0], xx[0], yy[0]))
+
+    assert np.isfinite(draws).all()
+    assert abs(np.mean(draws)) < 4 * np.std(draws, ddof=1) / np.sqrt(len(draws))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_rotations_scales_and_offsets_change_no_minibatch_cka(scale: float):
+    x = torch.randn(12, 6).double()
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6).double())
+    hsics = MinibatchHSIC()
+    for batch in x.split(4):
+        hsics.update(centred_gram(batch), centred_gram(scale * (batch @ rotation + 2)))
+    xy, xx, yy = hsics.answer()
+
+    assert alignment(xy[0, 0], xx[0], yy[0]) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.1, -7.7, 1e5])
+def test_dead_layers_have_an_hsic_of_exactly_0(value: float):
+    for dtype in (torch.float64, torch.float32):
+        dead = torch.tensor([value, 0.3], dtype=dtype).expand(9, 2)
+        hsics = MinibatchHSIC()
+        hsics.update(centred_gram(dead), centred_gram(torch.randn(9, 2)))
+        xy, xx, yy = hsics.answer()
+        assert xx.item() == 0 == streamed(dead, dead, [4, 5])
+        with pytest.raises(ValueError, match="Activations of conv1 do not tell"):
+            alignment(xy[0, 0], xx[0], yy[0], names=("of conv1", "y"))
+    alike = torch.eye(7) + 3  # all images as far apart: a Gram matrix with no structure
+    assert not centred_gram(alike).any()
+
+
+def test_activations_that_are_not_finite_are_named():
+    x = torch.randn(6, 2)
+    x[3, 1] = torch.inf
+    hsics = MinibatchHSIC()
+    hsics.update(centred_gram(x), centred_gram(torch.randn(6, 2)))
+    xy, xx, yy = hsics.answer()
+
+    with pytest.raises(ValueError, match="Activations of fc have an HSIC of nan"):
+        alignment(xy[0, 0], xx[0], yy[0], names=("of fc", "y"))
+
+
+@given(images=st.integers(4, 90), size=st.integers(4, 40))
+def test_minibatches_cover_all_images_and_none_is_under_4(images: int, size: int):
+    batches = minibatches(images, size)
+
+    assert [image for batch in batches for image in batch] == [*range(images)]
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert 4 <= len(batches[-1]) < size + 4
+
+
+def test_batches_and_sets_under_4_are_refused():
+    with pytest.raises(ValueError, match="batches of at least 4 images, got 3"):
+        centred_gram(torch.randn(3, 2))
+    with pytest.raises(ValueError, match="at least 4 images, got 3"):
+        streamed(torch.randn(3, 2), torch.randn(3, 2), [2, 1])
+    with pytest.raises(ValueError, match="same images on both sides, got 5 and 6"):
+        StreamedHSIC().update(torch.randn(5, 2), torch.randn(6, 2))
+    with pytest.raises(ValueError, match="at least 4 images, got 3"):
+        minibatches(3, 8)
+    with pytest.raises(ValueError, match="at least 4 images in a batch, got 3"):
+        minibatches(8, 3)
+    with pytest.raises(ValueError, match="got none"):
+        MinibatchHSIC().answer()
+    with pytest.raises(ValueError, match="without an image"):
+        Moments().answer()

@@ -27,14 +27,12 @@ from earmark.models.lab import LAB_MODELS, SHIPPED, load_lab, load_lab_text
 from earmark.models.lab_resnet import LabArchitecture, LabResNet, LabTransform
 from earmark.models.lab_text import LabText
 from earmark.models.zeroshot import zero_shot_head
+from earmark.study.lab_baselines import BASELINES, FACTS, lab_baselines
 from earmark.study.lab_towers import (
-    BASELINES,
-    FACTS,
     MISTAKES,
     LabPlan,
     Novice,
     choose_mistakes,
-    lab_baselines,
     train_lab,
 )
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         fit_baseline,
     )
     from .signatures.similarity import cka
+    from .tuning.interpolation import interpolate
+    from .tuning.soups import soup
 
 __version__ = "0.1.0.dev0"
 
@@ -66,6 +68,8 @@ _HOMES = {
         "fit_baseline",
     ),
     "signatures.similarity": ("cka",),
+    "tuning.interpolation": ("interpolate",),
+    "tuning.soups": ("soup",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

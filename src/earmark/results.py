@@ -12,6 +12,7 @@ from typing import Any
 from .files import replacing
 
 RECORDS = "records.parquet"
+_KEY = b"earmark key"
 
 QUANTITIES: Mapping[str, str] = MappingProxyType({
     "accuracy": "Top-1 on `dataset`; `setting` is baseline for a model that draws a line.",
@@ -21,7 +22,7 @@ QUANTITIES: Mapping[str, str] = MappingProxyType({
     "baseline_r": "Pearson correlation of its models, on logit axes.",
     "baseline_id_low": "The lowest accuracy that it was fitted on.",
     "baseline_id_high": "The highest.",
-    "activation_kurtosis": "Eq. 2; `setting` is empty, or centred.",
+    "activation_kurtosis": "Eq. 2 on `dataset`; `setting` is empty, or centred.",
     "singular_value": "Of direction `x`, from 0; `setting` is empty, or gauge-fixed.",
     "head_importance": "Of direction `x`: the first factor of Eq. 4.",
     "encoder_importance": "Of direction `x`: the second.",
@@ -33,6 +34,7 @@ QUANTITIES: Mapping[str, str] = MappingProxyType({
     "unique_concepts": "Eq. 5 in basis `setting`, from an average precision of `x`.",
     "polysemanticity": "Concepts encoded by a direction, on average; as above.",
     "best_average_precision": "Of concept `item`, over the directions of basis `setting`.",
+    "cka": "Of layer `item`, the `x`-th from 0, with the family's zero-shot model.",
     "top_concept": "`item` is the `x`-th best of the most privileged direction.",
 })
 """Every quantity that records hold, and what its other fields mean."""
@@ -57,6 +59,10 @@ class Record:
         high: The interval's upper end.
         n: How many images, or models, or concepts the number rests on.
         note: Why there is no interval, or what else a reader must know.
+        group: Which group of figures the model's family belongs to in a pool, or which
+            control the model is; empty outside of a pool.
+        alpha: Of a model between two others of its family (Wise-FT), how far from the
+            zero-shot one: above 0 and below 1.
     """
 
     model: str
@@ -73,6 +79,8 @@ class Record:
     high: float | None = None
     n: int | None = None
     note: str = ""
+    group: str = ""
+    alpha: float | None = None
 
 
 def select(records: Iterable[Record], **wanted: object) -> list[Record]:
@@ -97,12 +105,13 @@ def select(records: Iterable[Record], **wanted: object) -> list[Record]:
     ]
 
 
-def write_records(path: Path, records: Sequence[Record]) -> None:
+def write_records(path: Path, records: Sequence[Record], *, key: str = "") -> None:
     """Write records as one Parquet file, aside and then renamed.
 
     Args:
         path: The file to make or replace, ``records.parquet`` by custom.
         records: The rows, in order.
+        key: A hash of all that determines them, for `kept_key` to tell.
 
     Raises:
         ValueError: If a record's quantity is not one of `QUANTITIES`.
@@ -114,8 +123,27 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
             near = get_close_matches(record.quantity, QUANTITIES, n=1)
             raise ValueError(f"No quantity {record.quantity!r}: did you mean {near}?")
 
+    table = _table(records).replace_schema_metadata({_KEY: key.encode()} if key else None)
     with replacing(path) as aside:
-        pyarrow.parquet.write_table(_table(records), aside)
+        pyarrow.parquet.write_table(table, aside)
+
+
+def kept_key(path: Path) -> str:
+    """The key that a file of records was written with.
+
+    Args:
+        path: The Parquet file.
+
+    Returns:
+        The key; empty if there is none, no such file, or it is not one of records.
+    """
+    import pyarrow.parquet
+
+    try:
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+    except (OSError, pyarrow.ArrowException):
+        return ""
+    return metadata.get(_KEY, b"").decode()
 
 
 def read_records(path: Path) -> list[Record]:

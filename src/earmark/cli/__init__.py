@@ -8,10 +8,13 @@ from errno import ENOSPC
 import typer
 
 from .checks import check
+from .merging import interpolate, prune, soup
 from .observatory import er
 from .scans import scan
-from .studies import demo, report, train
+from .similarities import cka
+from .studies import demo, report, study
 from .terminal import complain, warn
+from .training import finetune, train
 
 app = typer.Typer(
     name="earmark",
@@ -28,9 +31,30 @@ app = typer.Typer(
 app.command(epilog="Example: earmark demo --out lab-study")(demo)
 app.command(epilog="Example: earmark er --model '*,openai' --sort imagenet")(er)
 app.command(epilog="Example: earmark scan ViT-B-16,openai --data data --out vit")(scan)
+app.command(epilog="Example: earmark study paper-v1 --plan")(study)
 app.command(epilog="Example: earmark check data --fix-list faults.tsv")(check)
 app.command(epilog="Example: earmark report earmark-demo")(report)
-app.command(epilog="Example: earmark train --pool lab --out towers --device cuda")(train)
+app.command(
+    epilog="Example: earmark finetune ViT-B-16,openai --data data --out tuned --device cuda"
+)(finetune)
+app.command(epilog="Example: earmark train RN50 --data data --out rn50 --device cuda")(
+    train
+)
+app.command(
+    epilog="Example: earmark interpolate ViT-B-16,openai tuned/model.safetensors "
+    "--alpha 0.5 --out between"
+)(interpolate)
+app.command(
+    epilog="Example: earmark soup a.safetensors b.safetensors --greedy --data held-out "
+    "--out soup"
+)(soup)
+app.command(
+    epilog="Example: earmark prune ViT-B-16,openai --keep .2 --data data --out pruned"
+)(prune)
+app.command(
+    epilog="Example: earmark cka ViT-B-16,openai tuned/model.safetensors --data data "
+    "--layers '*.resblocks.?'"
+)(cka)
 
 
 def main() -> None:

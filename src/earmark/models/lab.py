@@ -63,6 +63,20 @@ def save_lab_text(folder: Path, texts: LabText) -> None:
     write_tensors(path, texts.state_dict(), description, dtype=torch.float16)
 
 
+def rounded_text(texts: LabText) -> LabText:
+    """A text tower with its weights rounded as `save_lab_text` keeps them.
+
+    Args:
+        texts: The tower.
+
+    Returns:
+        Another, on the CPU, in float32, in evaluation mode.
+    """
+    kept = LabText(texts.vocabulary, texts.project.out_features)
+    fill(kept, {name: value.cpu().half() for name, value in texts.state_dict().items()})
+    return kept.eval()
+
+
 def tower_file(folder: Path, name: str) -> Path:
     """Where a folder keeps a tower of the lab."""
     return folder / f"{name}.safetensors"

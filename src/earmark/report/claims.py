@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from . import judging
+from . import judging, judging_alpha
 from .judging import Judge
 
 
@@ -153,3 +153,18 @@ CLAIMS = (
     ),
 )
 """In the order in which the page treats them."""
+
+BETWEEN = Claim(
+    "interpolation",
+    "Between zero-shot and finetuned, the signatures follow effective robustness",
+    "Along alpha (Wise-FT), effective robustness, kurtosis and the number of concepts fall "
+    "together for models of the larger pretraining sets; for those of YFCC-15M and CC-12M "
+    "robustness peaks at alpha .4, and the signatures fall from there on.",
+    f"From {judging_alpha.FEWEST} models along alpha on, both ends included: seen if the "
+    "rank correlation of each signature with effective robustness is "
+    f"{judging_alpha.FOLLOWS:g} or more, not seen if one is 0 or less.",
+    "effective robustness and a signature of models between a zero-shot and a finetuned "
+    "one",
+    judging_alpha.interpolation,
+)
+"""The claim about models that only a study has."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .claims import CLAIMS, Claim
+from .claims import BETWEEN, CLAIMS, Claim
 from .judging import Case
 from .pool import Pool
 from .verdicts import Verdict, agreed
@@ -35,9 +35,11 @@ def findings(pool: Pool) -> list[Finding]:
         pool: The records, arranged.
 
     Returns:
-        One finding for each claim, in the paper's order.
+        One finding for each claim, in the paper's order; the last, of models between two
+        others, where there are such models.
     """
-    return [_found(pool, claim) for claim in CLAIMS]
+    between = any(row.between for row in pool.rows)
+    return [_found(pool, claim) for claim in (*CLAIMS, *([BETWEEN] if between else []))]
 
 
 def _found(pool: Pool, claim: Claim) -> Finding:

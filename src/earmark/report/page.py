@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from ..files import replacing
 from ..results import Record
 from .findings import findings
+from .latex import latex
 from .palette import DARK, LIGHT
 from .pool import Pool
-from .sections import SECTIONS
+from .sections import sections
 from .table import Table
 from .tables import tables
 from .verdicts import RULE
@@ -33,9 +34,10 @@ def write_report(
 ) -> Path:
     """Write the paper's tables and figures, and a page that judges its claims by them.
 
-    Makes ``report.html``, ``tables/table-1.csv`` and ``.md``, ``figures/fig-01.svg`` and
-    their like; each file is written aside and then renamed. Tables and figures of an
-    earlier report are removed where the records no longer hold their numbers.
+    Makes ``report.html``, ``tables/table-1.csv``, ``.md`` and ``.tex``,
+    ``figures/fig-01.svg`` and ``.pdf``, and their like; each file is written aside and
+    then renamed. Tables and figures of an earlier report are removed where the records no
+    longer hold their numbers.
 
     Args:
         records: All that a study measured.
@@ -58,12 +60,15 @@ def write_report(
     made, drawn = tables(pool), figures(pool)
     files = {f"tables/{table.name}.csv": table.csv() for table in made}
     files |= {f"tables/{table.name}.md": table.markdown() for table in made}
+    files |= {f"tables/{table.name}.tex": latex(table) for table in made}
     files |= {f"figures/{figure.name}.svg": figure.svg() for figure in drawn}
     files["report.html"] = _page(pool, made, drawn, samples or {}, title, lacks)
-    for name, text in files.items():
+    contents = {name: text.encode() for name, text in files.items()}
+    contents |= {f"figures/{figure.name}.pdf": figure.pdf() for figure in drawn}
+    for name, content in contents.items():
         with replacing(out / name) as aside:
-            aside.write_text(text, encoding="utf-8")
-    _remove_older(out, {out / name for name in files})
+            aside.write_bytes(content)
+    _remove_older(out, {out / name for name in contents})
     return out / "report.html"
 
 
@@ -78,9 +83,12 @@ def _check_finite(records: Sequence[Record]) -> None:
 
 
 def _remove_older(out: Path, written: set[Path]) -> None:
-    older = {*out.glob("tables/table-*.csv"), *out.glob("tables/table-*.md")}
-    for path in (older | {*out.glob("figures/fig-*.svg")}) - written:
-        path.unlink()
+    for kind in (
+        *(f"tables/table-*.{end}" for end in ("csv", "md", "tex")),
+        *(f"figures/fig-*.{end}" for end in ("svg", "pdf")),
+    ):
+        for path in {*out.glob(kind)} - written:
+            path.unlink()
 
 
 def _page(
@@ -101,15 +109,17 @@ def _page(
         finalize=_bound,
     )
     script = vl_convert.javascript_bundle((TEMPLATE / "page.js").read_text("utf-8"))
+    exhibits = {exhibit.name: exhibit for exhibit in (*made, *drawn)}
+    found = {finding.claim.key: finding for finding in findings(pool)}
     specs = {figure.name: figure.spec for figure in drawn}
     return templates.get_template("page.html").render(
         title=title,
         cautions=_cautions(pool),
         lacks=lacks,
         rule=RULE,
-        sections=SECTIONS,
-        exhibits={exhibit.name: exhibit for exhibit in (*made, *drawn)},
-        findings={finding.claim.key: finding for finding in findings(pool)},
+        sections=sections(pool, exhibits, found),
+        exhibits=exhibits,
+        findings=found,
         samples={name: b64encode(png).decode() for name, png in samples.items()},
         data=_inlined({"figures": specs, "light": LIGHT, "dark": DARK}),
         style=(TEMPLATE / "page.css").read_text("utf-8"),
@@ -129,10 +139,11 @@ def _cautions(pool: Pool) -> list[str]:
         "scenes. V2 loosens those habits, ObjectNet drops them, R and Sketch change the "
         "style, and A holds what a small network got wrong."
     )
+    once = ", none trained more than once" * (len(pool.rows) == 1)
     few = (
-        f"The claims are judged by {len(models)} model{'s' * (len(models) > 1)}, none "
-        "trained more than once. The intervals say how a number could move with other "
-        "images, not with another training run: another seed could change a verdict. "
+        f"The claims are judged by {len(models)} model{'s' * (len(models) > 1)}{once}. "
+        "The intervals say how a number could move with other images, not with another "
+        "training run: another seed could change a verdict. "
         "“Seen” says that these models show it, “not seen” that they do not; neither "
         "settles the claim for other models."
     )

@@ -24,6 +24,9 @@ MARKERS = {
     "other": "cross",
 }
 
+IMAGES = {"ImageNet": "#c76a00", "Shifts": "#3f78d0"}
+"""As in the paper, where a figure shows one model on both: orange and blue."""
+
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 

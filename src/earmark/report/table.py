@@ -3,12 +3,14 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import takewhile
+from itertools import groupby, takewhile
+from typing import TypeAlias
 
 from ..results import Record
 from .numbers import interval
+from .paper import Printed
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,14 @@ class Cell:
         text: The estimate, or a concept's name; empty where nothing was measured.
         small: What stands beneath in small type: an interval, an average precision.
         note: What a reader must know of it.
+        paper: What the paper has in its place, where the model is the paper's.
         raw: The unrounded numbers: what each adds to the column's name in the CSV file.
     """
 
     text: str = ""
     small: str = ""
     note: str = ""
+    paper: str = ""
     raw: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @classmethod
@@ -40,13 +44,53 @@ class Cell:
 
         Example:
             >>> Cell.of(Record("m", "", "", "other", "count", 5.0), "{:.0f}".format)
-            Cell(text='5', small='', note='', raw={'': 5.0})
+            Cell(text='5', small='', note='', paper='', raw={'': 5.0})
         """
         ends = {"low": record.low, "high": record.high}
         raw = {"": record.value} | {
             key: end for key, end in ends.items() if end is not None
         }
-        return cls(show(record.value), interval(record, show), record.note, raw)
+        ends_shown = interval(record, show)
+        return cls(show(record.value), ends_shown, record.note, raw=raw)
+
+    def beside(self, paper: Printed | None, show: Callable[[float], str]) -> "Cell":
+        """The same cell with the paper's number and the difference, ours less the paper's.
+
+        Args:
+            paper: The paper's number; None where it has none of this model.
+            show: How the difference is written.
+
+        Returns:
+            The cell.
+
+        Example:
+            >>> one = Cell("74.1", raw={"": 74.1})
+            >>> one.beside(Printed(73.6, "73.6"), "{:.2f}".format).paper
+            'paper 73.6, +0.50'
+        """
+        ours = self.raw.get("")
+        if paper is None or not isinstance(ours, float):
+            return self
+        difference = ours - paper.value
+        sign = "" if difference < 0 else "+"
+        raw = {**self.raw, "paper": paper.value, "difference": difference}
+        text = f"paper {paper.text}, {sign}{show(difference)}"
+        return replace(self, paper=text, raw=raw)
+
+    @property
+    def beneath(self) -> tuple[str, ...]:
+        """What stands beneath the estimate: the interval, the paper's number."""
+        return tuple(filter(None, (self.small, self.paper)))
+
+
+Labelled: TypeAlias = tuple[Sequence[str], Sequence[Cell]]
+"""A row: its labels and its cells."""
+
+Spanned: TypeAlias = tuple[Labelled, list[int]]
+"""A row, and over how many rows each of its labels reaches."""
+
+LONG = 30
+"""From how many rows on a table is long: more do not fit a printed page."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +104,8 @@ class Table:
         index: The headers of the first columns, which say whose a row is.
         columns: The headers of the others.
         rows: For each row its labels, one for each header of the index, and its cells.
+        folds: Whether the page, if it is long, shows the rows of its first label and folds
+            the others away.
     """
 
     number: str
@@ -67,7 +113,8 @@ class Table:
     caption: str
     index: Sequence[str]
     columns: Sequence[str]
-    rows: Sequence[tuple[Sequence[str], Sequence[Cell]]]
+    rows: Sequence[Labelled]
+    folds: bool = False
 
     @property
     def name(self) -> str:
@@ -95,7 +142,7 @@ class Table:
         return tuple(labels[0] for labels in same)
 
     @property
-    def spanned(self) -> list[tuple[tuple[Sequence[str], Sequence[Cell]], list[int]]]:
+    def spanned(self) -> list[Spanned]:
         """Each row, and over how many rows each of its labels reaches: 0 if it is above."""
         heads = [
             [tuple(labels[: k + 1]) for k in range(len(labels))] for labels, _ in self.rows
@@ -108,6 +155,21 @@ class Table:
             for row, at in enumerate(heads)
         ]
         return list(zip(self.rows, spans, strict=True))
+
+    @property
+    def blocks(self) -> list[list[Spanned]]:
+        """Its rows, those of a long table parted where the first label changes."""
+        if len(self.rows) <= LONG:
+            return [self.spanned]
+        by_label = groupby(self.spanned, key=lambda row: row[0][0][0])
+        return [list(rows) for _, rows in by_label]
+
+    @property
+    def shown(self) -> list[list[Spanned]]:
+        """Its rows as the page parts them: what is shown, and what may be folded away."""
+        first, *others = self.blocks if self.folds else [self.spanned]
+        folded = [row for block in others for row in block]
+        return [first, folded] if folded else [first]
 
     def csv(self) -> str:
         """The table with unrounded numbers: after each column the ends of its interval."""
@@ -137,7 +199,7 @@ class Table:
         return "\n\n".join([_escaped(head), body, *notes]) + "\n"
 
     def _plain(self, cell: Cell) -> str:
-        small = f" ({cell.small})" if cell.small else ""
+        small = f" ({'; '.join(cell.beneath)})" if cell.beneath else ""
         mark = self.mark(cell)
         return cell.text + small + (f" [{mark}]" if mark else "")
 

@@ -1,11 +1,15 @@
-"""The paper's tables: a row for a backbone with a pretraining, a column for a role."""
+"""The paper's tables: which numbers stand in each, and beside them the paper's own."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..results import Record
+from .by_role import Entry, beside_papers, by_role, entries
+from .control_table import control_table
+from .encoded import PAPER_THRESHOLD
 from .lines import Line, lines
 from .numbers import TIMES, correlation, decimal, percent, points, whole
+from .paper import Concept, papers_concepts, papers_models
 from .pool import COLUMNS, Pool
 from .privileged import PRIVILEGED, most_privileged
 from .table import Cell, Table
@@ -18,6 +22,21 @@ DATASETS = {
     "sketch": "Sketch",
     "objectnet": "ObjectNet",
     "a": "A",
+}
+PAPERS_LINE = "paper"
+KURTOSES = {"": "As they are", "centred": "Centred"}
+SINGULAR = {
+    "singular": "",
+    "singular, rank(W)": "over rank(W) alone",
+    "singular, both": "the better orientation",
+}
+"""The settings that count along singular directions, and how their rows are called."""
+
+_PAPERS_AP = f"AP {PAPER_THRESHOLD:g}"
+_VARIANTS = {
+    "singular, rank(W)": " Over rank(W) alone: without the directions that the head maps "
+    "to 0, whose basis is arbitrary.",
+    "singular, both": " The better orientation: each direction counts both ways round.",
 }
 
 
@@ -39,42 +58,9 @@ def tables(pool: Pool) -> list[Table]:
         _top_concepts(pool),
         _polysemanticity(pool),
         _other_bases(pool),
+        control_table(pool),
     )
     return [table for table in made if table]
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A cell and where it belongs: its row's last label, and its model."""
-
-    label: str
-    model: str
-    cell: Cell
-
-
-def _by_role(
-    pool: Pool,
-    entries: Sequence[_Entry],
-    *,
-    number: str,
-    title: str,
-    header: str,
-    caption: str,
-) -> Table | None:
-    """Each model's cells, in the first of the rows that it stands in."""
-    cells = {(entry.label, entry.model): entry.cell for entry in entries}
-    first = {model: row for row, _, model in pool.models()}
-    rows: list[tuple[Sequence[str], Sequence[Cell]]] = []
-    for row in pool.rows:
-        own = [row.models.get(column, "") for column in pool.columns]
-        own = [model if first.get(model) is row else "" for model in own]
-        for label in dict.fromkeys(entry.label for entry in entries):
-            held = [cells.get((label, model), Cell()) for model in own]
-            if any(cell.text for cell in held):
-                rows.append(((row.backbone, row.pretraining, label), held))
-    columns = [COLUMNS[column] for column in pool.columns]
-    index = ("Backbone", "Pretraining", header)
-    return Table(number, title, caption, index, columns, rows) if rows else None
 
 
 def _measured(pool: Pool, quantity: str, **wanted: object) -> list[Record]:
@@ -93,10 +79,11 @@ def _numbered(records: Sequence[Record], what: str) -> str:
 
 def _robustness(pool: Pool) -> Table | None:
     records = _measured(pool, "effective_robustness")
+    found = entries(records, lambda record: record.setting, points)
     caption = "Percentage points above the line, with 95 % intervals. "
-    return _by_role(
+    return by_role(
         pool,
-        [_Entry(r.setting, r.model, Cell.of(r, points)) for r in records],
+        beside_papers(pool, found, 1, label=PAPERS_LINE, show=points),
         number="1",
         title="Effective robustness",
         header="Line",
@@ -120,12 +107,10 @@ def _accuracies(pool: Pool) -> Table | None:
     records = _measured(pool, "accuracy", setting="")
     order = list(DATASETS)
     records.sort(key=lambda r: order.index(r.dataset) if r.dataset in order else len(order))
-    return _by_role(
+    found = entries(records, lambda r: DATASETS.get(r.dataset, r.dataset), points)
+    return by_role(
         pool,
-        [
-            _Entry(DATASETS.get(r.dataset, r.dataset), r.model, Cell.of(r, points))
-            for r in records
-        ],
+        beside_papers(pool, found, 4, label=DATASETS["imagenet"], show=points),
         number="4",
         title="Accuracies",
         header="Images",
@@ -135,14 +120,12 @@ def _accuracies(pool: Pool) -> Table | None:
 
 
 def _kurtosis(pool: Pool) -> Table | None:
-    names = {"": "As they are", "centred": "Centred"}
     records = _measured(pool, "activation_kurtosis", dataset="imagenet")
-    return _by_role(
+    records.sort(key=lambda record: record.setting)
+    found = entries(records, lambda r: KURTOSES.get(r.setting, r.setting), decimal)
+    return by_role(
         pool,
-        [
-            _Entry(names.get(r.setting, r.setting), r.model, Cell.of(r, decimal))
-            for r in records
-        ],
+        beside_papers(pool, found, 2, label=KURTOSES[""], show=decimal),
         number="2",
         title="Activation kurtosis",
         header="Activations",
@@ -152,21 +135,19 @@ def _kurtosis(pool: Pool) -> Table | None:
 
 
 def _directions(pool: Pool) -> Table | None:
-    entries = [
-        _Entry(label + suffix, model, cell)
+    found = [
+        Entry(label + suffix, model, cell)
         for setting, suffix in (("", ""), ("gauge-fixed", ", gauge-fixed"))
         for _, _, model in pool.models()
         for label, cell in _privileged(pool, model, setting).items()
     ]
-    entries += [
-        _Entry(
-            "Spearman of singular value and importance", r.model, Cell.of(r, correlation)
-        )
+    found += [
+        Entry("Spearman of singular value and importance", r.model, Cell.of(r, correlation))
         for r in _measured(pool, "spearman_sigma_importance", setting="")
     ]
-    return _by_role(
+    return by_role(
         pool,
-        entries,
+        found,
         number="2b",
         title="The most privileged direction",
         header="Measure",
@@ -195,24 +176,29 @@ def _privileged(pool: Pool, model: str, setting: str) -> dict[str, Cell]:
 
 
 def _unique_concepts(pool: Pool) -> Table | None:
-    records = _measured(pool, "unique_concepts", setting="singular")
-    return _by_role(
+    records = _ordered(_measured(pool, "unique_concepts"), SINGULAR)
+    found = entries(records, lambda r: _label(r, SINGULAR), whole)
+    return by_role(
         pool,
-        [_Entry(_threshold(r), r.model, Cell.of(r, whole)) for r in records],
+        beside_papers(pool, found, 3, label=_PAPERS_AP, show=whole),
         number="3",
         title="Unique concepts",
         header="Encoded from",
         caption="Concepts that some singular direction encodes, as the paper counts them "
-        "(Eq. 5)." + _numbered(records, "concepts"),
+        "(Eq. 5)." + _explained(records) + _numbered(records, "concepts"),
     )
 
 
 def _other_bases(pool: Pool) -> Table | None:
-    records = [r for r in _measured(pool, "unique_concepts") if r.setting != "singular"]
-    records.sort(key=lambda record: record.setting)
-    return _by_role(
+    records = _measured(pool, "unique_concepts")
+    others = sorted({record.setting for record in records} - {*SINGULAR})
+    bases = {setting: f"{setting} basis" for setting in others}
+    records = _ordered(records, bases)
+    found = entries(records, lambda r: _label(r, bases), whole)
+    papers = f"{_PAPERS_AP}, neuron basis"
+    return by_role(
         pool,
-        [_Entry(_in_basis(r), r.model, Cell.of(r, whole)) for r in records],
+        beside_papers(pool, found, 7, label=papers, show=whole),
         number="7",
         title="Unique concepts in other bases",
         header="Encoded from",
@@ -223,46 +209,76 @@ def _other_bases(pool: Pool) -> Table | None:
 
 def _polysemanticity(pool: Pool) -> Table | None:
     records = _measured(pool, "polysemanticity")
-    return _by_role(
+    others = sorted({record.setting for record in records} - {*SINGULAR})
+    bases = SINGULAR | {setting: f"{setting} basis" for setting in others}
+    records = _ordered(records, bases)
+    found = entries(records, lambda r: _label(r, bases), decimal)
+    return by_role(
         pool,
-        [_Entry(_in_basis(r), r.model, Cell.of(r, decimal)) for r in records],
+        beside_papers(pool, found, 6, label=_PAPERS_AP, show=decimal),
         number="6",
         title="Polysemanticity",
         header="Encoded from",
         caption="Concepts that a direction encodes, on average. The paper gives the "
-        "zero-shot models alone." + _numbered(records, "directions"),
+        "zero-shot models alone, along singular directions."
+        + _explained(records)
+        + _numbered(records, "directions"),
     )
 
 
-def _threshold(record: Record) -> str:
-    return f"AP {record.x:g}" if record.x is not None else ""
+def _ordered(records: Sequence[Record], bases: Mapping[str, str]) -> list[Record]:
+    """Those of some bases: basis by basis, from the highest threshold, the paper's, on."""
+    order = list(bases)
+    held = [record for record in records if record.setting in bases]
+    return sorted(held, key=lambda r: (order.index(r.setting), -(r.x or 0.0)))
 
 
-def _in_basis(record: Record) -> str:
-    return f"{_threshold(record)}, {record.setting} basis"
+def _label(record: Record, bases: Mapping[str, str]) -> str:
+    at = f"AP {record.x:g}" if record.x is not None else ""
+    return ", ".join(filter(None, (at, bases[record.setting])))
+
+
+def _explained(records: Sequence[Record]) -> str:
+    held = {record.setting for record in records}
+    return "".join(text for setting, text in _VARIANTS.items() if setting in held)
 
 
 def _top_concepts(pool: Pool) -> Table | None:
     rows: list[tuple[Sequence[str], Sequence[Cell]]] = []
+    whose = papers_models(pool)
     for _, column, model in pool.models():
         top = {r.x: r for r in pool.all(model, "top_concept", setting="singular")}
-        cells = [_concept(top.get(rank)) for rank in (1.0, 2.0, 3.0)]
+        papers = papers_concepts(whose.get(model))
+        cells = [_concept(top.get(float(k)), papers.get(k)) for k in (1, 2, 3)]
         for record in list(top.values())[:1]:
             rows.append(((record.backbone, record.pretraining, COLUMNS[column]), cells))
     if not rows:
         return None
+    beside = any(cell.paper for _, cells in rows for cell in cells)
     return Table(
         "5",
         "The concepts that the most privileged direction encodes best",
-        "With their average precision (AP) beneath.",
+        "With their average precision (AP) beneath"
+        + ("; below that, where the model is one of the paper's, the paper's." * beside)
+        + "." * (not beside),
         ("Backbone", "Pretraining", "Role"),
         ("First", "Second", "Third"),
         rows,
     )
 
 
-def _concept(record: Record | None) -> Cell:
+def _concept(record: Record | None, paper: Concept | None) -> Cell:
     if record is None:
         return Cell()
-    raw = {"concept": record.item, "AP": record.value}
-    return Cell(record.item, f"AP {decimal(record.value)}", record.note, raw)
+    raw: dict[str, object] = {"concept": record.item, "AP": record.value}
+    cell = Cell(record.item, f"AP {decimal(record.value)}", record.note, raw=raw)
+    if paper is None:
+        return cell
+    of = f"In the paper {paper.note}" if paper.note else ""
+    beside = {"paper concept": paper.name, "paper AP": paper.average_precision}
+    return replace(
+        cell,
+        note="; ".join(filter(None, (record.note, of))),
+        paper=f"paper: {paper.name}, AP {decimal(paper.average_precision)}",
+        raw=raw | beside,
+    )

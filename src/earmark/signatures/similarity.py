@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from .batches import Array, tiles, width
+from .hsic import LEAST, alignment, unbiased_hsic
 
 
 def cka(x: Array, y: Array, *, unbiased: bool = True, standardized: bool = False) -> float:
@@ -48,7 +49,7 @@ def cka(x: Array, y: Array, *, unbiased: bool = True, standardized: bool = False
         1.0
     """
     features = max(width(x), width(y))
-    least = 4 if unbiased else 2
+    least = LEAST if unbiased else 2
     if len(x) != len(y):
         raise ValueError(
             f"CKA needs the same images on both sides, got {len(x)} and {len(y)}."
@@ -58,15 +59,9 @@ def cka(x: Array, y: Array, *, unbiased: bool = True, standardized: bool = False
     sides = [_Centred.of(side, standardized=standardized) for side in (x, y)]
     pairs = {"x": (sides[0], sides[0]), "y": (sides[1], sides[1]), "xy": tuple(sides)}
     products = _streamed if len(x) > features else _whole
-    hsic = _unbiased_hsic if unbiased else _plain_hsic
+    hsic = unbiased_hsic if unbiased else _plain_hsic
     found = {name: hsic(len(x), *products(*pair)) for name, pair in pairs.items()}
-    for name in ("x", "y"):
-        if not found[name] > 0:
-            raise ValueError(
-                f"Activations {name} do not tell the images apart (HSIC 0): "
-                "a dead layer, leave it out."
-            )
-    return float(found["xy"] / (found["x"].sqrt() * found["y"].sqrt()))
+    return alignment(found["xy"], found["x"], found["y"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,17 +117,3 @@ def _whole(x: _Centred, y: _Centred) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _plain_hsic(_images: int, product: Tensor, *_lengths: Tensor) -> Tensor:
     return product
-
-
-def _unbiased_hsic(
-    images: int, product: Tensor, lengths_x: Tensor, lengths_y: Tensor, both: Tensor
-) -> Tensor:
-    # Eq. 5 of Song et al. Features of mean 0 make each row of a whole Gram matrix sum to 0,
-    # so without the diagonal the rows sum to minus the squared lengths.
-    trace = product - both
-    totals = lengths_x * lengths_y / ((images - 1) * (images - 2))
-    rows = 2 * both / (images - 2)
-    value = trace + totals - rows
-    # What is left after the terms cancel is rounding, not similarity.
-    value = torch.where(value.abs() <= 1e-13 * (product + both + totals + rows), 0.0, value)
-    return value / (images * (images - 3))

@@ -16,7 +16,8 @@ from ..models.lab import LAB_MODELS, load_lab
 from ..results import RECORDS, Record, write_records
 from .lines import lab_line
 from .progress import Tell, silent
-from .scan import Sets, scan
+from .scan import scan
+from .sets import Sets
 
 SAMPLES = "samples"
 SHEET = (3, 12)  # rows and columns of a sheet of sample images

@@ -3,11 +3,12 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -31,16 +32,16 @@ from ..data.lab import (
 )
 from ..files import replacing
 from ..models.classifier import Classifier, Head
-from ..models.lab import load_lab, load_lab_text, save_lab_text, tower_file
+from ..models.lab import LAB_MODELS, load_lab, rounded_text, save_lab_text, tower_file
 from ..models.lab_resnet import LabArchitecture, LabResNet, LabTransform
 from ..models.lab_text import LabText
 from ..models.saved import save_classifier
 from ..models.zeroshot import zero_shot_head
 from ..tuning.training import Batches, Recipe, contrast, fit, shuffled
+from ..tuning.views import contrast_views
+from .lab_baselines import BASELINES, read_rows
 from .progress import Tell, silent
 
-FACTS = Path(__file__).parents[1] / "data" / "facts"
-BASELINES = "lab_baselines.csv"
 MISTAKES = "lab_a.json"
 BATCH = 256
 TEST_SEED = 0  # the seed with which the demo draws its sets
@@ -78,6 +79,7 @@ class LabPlan:
         counts: Images of each set that the baselines are measured on.
         architecture: Of the four towers.
         epochs: Of contrastive training, of supervised training, of finetuning.
+        view_epochs: Of contrastive training without captions.
         novices: The small networks of the line.
         judge: The small network whose mistakes become the shift A.
     """
@@ -88,6 +90,7 @@ class LabPlan:
     counts: Mapping[str, int] = field(default_factory=lambda: COUNTS)
     architecture: LabArchitecture = field(default_factory=LabArchitecture)
     epochs: tuple[int, int, int] = (9, 10, 3)
+    view_epochs: int = 4
     novices: tuple[Novice, ...] = (
         Novice(8, 20_000, 2),
         Novice(8, 20_000, 4),
@@ -103,47 +106,6 @@ class LabPlan:
         Novice(24, 20_000, 8),
     )
     judge: Novice = Novice(12, 20_000, 6)
-
-
-@dataclass(frozen=True)
-class LabBaseline:
-    """What a baseline of the lab's own line reached.
-
-    Attributes:
-        name: Which network it is.
-        accuracy: Fractions, by dataset: ``imagenet`` and each shift.
-        images: On how many images.
-    """
-
-    name: str
-    accuracy: Mapping[str, float]
-    images: Mapping[str, int]
-
-
-def lab_baselines(path: Path | None = None) -> list[LabBaseline]:
-    """The small supervised networks that the lab's line is fitted on.
-
-    Args:
-        path: A table that `train_lab` wrote; by default the one that ships with earmark.
-
-    Returns:
-        One entry per network.
-
-    Example:
-        >>> sorted(lab_baselines()[0].accuracy)
-        ['a', 'imagenet', 'objectnet', 'r', 'sketch', 'v2']
-    """
-    grouped: dict[str, list[dict[str, str]]] = {}
-    for row in _read_rows(path or FACTS / BASELINES):
-        grouped.setdefault(row["model"], []).append(row)
-    return [
-        LabBaseline(
-            name,
-            {row["dataset"]: int(row["correct"]) / int(row["images"]) for row in own},
-            {row["dataset"]: int(row["images"]) for row in own},
-        )
-        for name, own in grouped.items()
-    ]
 
 
 def train_lab(
@@ -171,20 +133,46 @@ def train_lab(
     Raises:
         ValueError: If there is no such device.
     """
-    _check_device(device)
-    shop = _Workshop(out, device, seed, plan or LabPlan(), tell)
-    makers = {
-        "zero-shot": _zero_shot,
-        "finetuned": _finetuned,
-        "supervised": _supervised,
-        "untrained": _untrained,
-    }
-    for name, make in makers.items():
-        if not (file := tower_file(out, name)).is_file():
-            save_classifier(file, make(shop), dtype=torch.float16)
+    plan = plan or LabPlan()
+    make_towers(out, LAB_MODELS, device=device, seed=seed, plan=plan, tell=tell)
+    shop = _Workshop(out, device, seed, plan, tell)
     if not (out / MISTAKES).is_file():
         _write_mistakes(shop)
     _write_baselines(shop)
+
+
+def make_towers(
+    out: Path,
+    names: Sequence[str],
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    plan: LabPlan | None = None,
+    tell: Tell = silent,
+) -> None:
+    """Train towers of the lab, each written when it is done; those that are there stay.
+
+    Args:
+        out: The folder: ``NAME.safetensors``, and ``text`` beside a zero-shot tower.
+        names: Which: ``zero-shot``; ``finetuned``, which starts from it; ``supervised``;
+            ``untrained``; ``captioned-id``, as zero-shot but of captions of the ID images
+            alone; ``no-clip``, of the world's images without captions, then finetuned on
+            labels.
+        device: Where to train, such as ``cpu`` or ``cuda``.
+        seed: Of first weights and of the training images.
+        plan: How much to learn from.
+        tell: Told of progress.
+
+    Raises:
+        ValueError: If there is no such device or tower.
+    """
+    _check_device(device)
+    shop = _Workshop(out, device, seed, plan or LabPlan(), tell)
+    for name in names:
+        if name not in _MAKERS:
+            raise ValueError(f"The lab has no tower {name!r}; choose {', '.join(_MAKERS)}.")
+        if not (file := tower_file(out, name)).is_file():
+            save_classifier(file, _MAKERS[name](shop), dtype=torch.float16)
 
 
 @dataclass(frozen=True)
@@ -234,26 +222,63 @@ class _Workshop:
 def _zero_shot(shop: _Workshop) -> Classifier:
     factors = draw_world(shop.plan.world, seed=shop.seed)
     start = _start("zero-shot", shop.plan.architecture, shop.seed)
+    classifier, texts = _captioned(shop, start, factors)
+    save_lab_text(shop.out, texts)
+    return replace(classifier, pretraining="lab captions")
+
+
+def _captioned_id(shop: _Workshop) -> Classifier:
+    """The control of the paper's second version: words, but no diversity of images."""
+    factors = draw_id(shop.plan.train, seed=shop.seed, split="train")
+    start = _start("captioned-id", shop.plan.architecture, shop.seed)
+    return replace(_captioned(shop, start, factors)[0], pretraining="captions of ID images")
+
+
+def _captioned(
+    shop: _Workshop, start: Classifier, factors: Factors
+) -> tuple[Classifier, LabText]:
+    """A zero-shot classifier trained with captions of these images, and its text tower."""
     with _seeded(shop.seed):
         texts = LabText(VOCABULARY, shop.plan.architecture.features)
     words = texts.read(captions(factors, seed=shop.seed))
-    recipe = Recipe(
-        steps=_steps(shop.plan.world, shop.plan.epochs[0]),
+    recipe = _contrast(len(words), shop.plan.epochs[0])
+    images = torch.from_numpy(render(factors))
+    batches = shop.batches(f"train {start.name}", images, words, recipe.steps)
+    encoder, texts = contrast(
+        shop.moved(start).encoder, texts.to(shop.device), batches, recipe
+    )
+    texts = rounded_text(texts)  # the head is that of the text tower as it is kept
+    phrasings = [prompts(name) for name in CLASSES]
+    head = zero_shot_head(texts.embed, phrasings, scale=texts.scale.item())
+    return replace(start, role="zero-shot", encoder=encoder, head=head), texts
+
+
+def _no_clip(shop: _Workshop) -> Classifier:
+    """The paper's NoCLIP: the world's images without their words, then labels."""
+    start = _start("no-clip", shop.plan.architecture, shop.seed)
+    images = torch.from_numpy(render(draw_world(shop.plan.world, seed=shop.seed)))
+    recipe = _contrast(len(images), shop.plan.view_epochs)
+    batches = shop.batches("train lab:no-clip on views", images, images, recipe.steps)
+    encoder = contrast_views(
+        shop.moved(start).encoder,
+        batches,
+        recipe,
+        features=shop.plan.architecture.features,
+        generator=torch.Generator().manual_seed(shop.seed),
+    )
+    steps = _steps(shop.plan.train, shop.plan.epochs[2])
+    recipe = Recipe(steps, learning_rate=1e-3, weight_decay=0.1, bfloat16=True)
+    start = replace(start, encoder=encoder, pretraining="world images, no captions")
+    return shop.fitted(start, shop.plan.train, recipe)
+
+
+def _contrast(images: int, epochs: int) -> Recipe:
+    return Recipe(
+        steps=_steps(images, epochs),
         learning_rate=2e-3,
         weight_decay=0.1,
         betas=(0.9, 0.98),
         bfloat16=True,
-    )
-    images = torch.from_numpy(render(factors))
-    batches = shop.batches("train lab:zero-shot", images, words, recipe.steps)
-    encoder = shop.moved(start).encoder
-    encoder, texts = contrast(encoder, texts.to(shop.device), batches, recipe)
-    save_lab_text(shop.out, texts)
-    shipped = load_lab_text(folder=shop.out)
-    phrasings = [prompts(name) for name in CLASSES]
-    head = zero_shot_head(shipped.embed, phrasings, scale=shipped.scale.item())
-    return replace(
-        start, role="zero-shot", encoder=encoder, head=head, pretraining="lab captions"
     )
 
 
@@ -275,6 +300,16 @@ def _supervised(shop: _Workshop) -> Classifier:
 
 def _untrained(shop: _Workshop) -> Classifier:
     return _start("untrained", shop.plan.architecture, shop.seed)
+
+
+_MAKERS: Mapping[str, Callable[[_Workshop], Classifier]] = MappingProxyType({
+    "zero-shot": _zero_shot,
+    "finetuned": _finetuned,
+    "supervised": _supervised,
+    "untrained": _untrained,
+    "captioned-id": _captioned_id,
+    "no-clip": _no_clip,
+})
 
 
 def _supervision(images: int, epochs: int) -> Recipe:
@@ -327,7 +362,7 @@ def choose_mistakes(
 
 def _write_baselines(shop: _Workshop) -> None:
     path = shop.out / BASELINES
-    rows = _read_rows(path) if path.is_file() else []
+    rows = read_rows(path) if path.is_file() else []
     known = {row["model"] for row in rows}
     missing = [novice for novice in shop.plan.novices if novice.name not in known]
     sets = _test_sets(shop) if missing else {}
@@ -405,10 +440,6 @@ def _predictions(classifier: Classifier, images: Tensor) -> Tensor:
         for pixels in images.split(BATCH)
     ]
     return torch.cat(parts).cpu()
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:

@@ -10,9 +10,9 @@ from ..data.imagenet import DATASETS, SHIFTS, imagenet_wnids
 from ..data.lab import CLASS_FOLDERS
 from ..results import Record
 from ..signatures.robustness import PAPER_BASELINE, Baseline, fit_baseline
-from .lab_towers import lab_baselines
+from .lab_baselines import lab_baselines
 from .observatory import MATCHED_LINE, find_line
-from .scan import Sets
+from .sets import Sets
 
 V2_LINES: Mapping[str, str] = MappingProxyType({
     "v2": MATCHED_LINE,

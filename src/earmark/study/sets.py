@@ -1,16 +1,16 @@
-"""What a person's folder of data holds for a model, and what it lacks."""
+"""What a model is measured on, and where a person's folder of data holds it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ..data.broden import ConceptImages, read_concepts
 from ..data.folders import list_folders, read_images, read_own
 from ..data.imagenet import DATASETS, SHIFTS, found_datasets, read_dataset
 from ..data.images import ImageSet
-from ..models.classifier import Classifier
-from .lines import Lines
+from ..models.classifier import Classifier, Head
 from .progress import Tell, silent
-from .scan import Sets
 
 CONCEPTS = ("broden1_224", "broden1_227", "broden1_384", "broden", "concepts")
 """Where a concept set is looked for, below the folder of data."""
@@ -19,12 +19,36 @@ V2 = ("v2", "v2-threshold0.7", "v2-top-images")
 """Which ImageNet-V2 is taken: the first that is there, matched-frequency as a rule."""
 
 
+@dataclass(frozen=True)
+class Sets:
+    """The images that a model is scanned on.
+
+    Attributes:
+        imagenet: In-distribution images, with labels or without.
+        shifts: The shifted sets, with labels; effective robustness takes their plain mean.
+        concepts: Images with concepts.
+        heads: Heads of their own for some of the shifts, by name, such as ObjectNet's with
+            its 113 names.
+    """
+
+    imagenet: ImageSet
+    shifts: tuple[ImageSet, ...] = ()
+    concepts: ConceptImages | None = None
+    heads: Mapping[str, Head] = field(default_factory=dict, repr=False)
+
+    @property
+    def all(self) -> tuple[ImageSet, ...]:
+        """Every set of images, the in-distribution one first."""
+        concepts = () if self.concepts is None else (self.concepts.images,)
+        return (self.imagenet, *self.shifts, *concepts)
+
+
 def find_sets(
     classifier: Classifier,
     data: Path,
     *,
     shifts: Mapping[str, Path] | None = None,
-    concepts: Path | None = None,
+    concepts: Path | Literal[False] | None = None,
     passing_over: Sequence[Path] = (),
     tell: Tell = silent,
 ) -> Sets:
@@ -39,7 +63,7 @@ def find_sets(
         shifts: Shifts of the user's own, by name: folders of class folders. They take
             the place of ImageNet's.
         concepts: A concept set, in Broden's format or a folder for each concept; None looks
-            for one in ``data``.
+            for one in ``data``; False does without, since reading one takes a while.
         passing_over: Folders below ``data`` that hold none of its images, such as the one
             of results. So does the concept set's.
         tell: Told of progress.
@@ -56,10 +80,9 @@ def find_sets(
         raise FileNotFoundError(f"No folder {data}: give the folder of the images.")
     _check_names(classifier, shifts or {})
     found = found_datasets(data)
-    folder = concepts or next(
-        (data / name for name in CONCEPTS if (data / name).is_dir()), None
-    )
-    aside = [*passing_over, *([folder] if folder else [])]
+    known = [data / name for name in CONCEPTS if (data / name).is_dir()]
+    folder = next(iter(known), None) if concepts is None else concepts or None
+    aside = [*passing_over, *known, *([folder] if folder else [])]
     sets = Sets(
         _in_distribution(classifier, data, found, aside),
         _own_shifts(classifier, shifts) if shifts else _shifts(classifier, data, found),
@@ -82,40 +105,6 @@ def _check_names(classifier: Classifier, shifts: Mapping[str, Path]) -> None:
                 f"A shift of your own cannot be called {name!r}, which stands for images "
                 "that are scored by rules of their own: choose another name."
             )
-
-
-def lacking(classifier: Classifier, sets: Sets, lines: Lines) -> list[tuple[str, str]]:
-    """What a scan cannot measure, and which data it would need.
-
-    Args:
-        classifier: The model.
-        sets: What was found.
-        lines: Those that effective robustness can be measured from.
-
-    Returns:
-        Pairs of quantities and what is missing for them.
-    """
-    missing: list[tuple[str, str]] = []
-    if not classifier.classes:
-        missing.append((
-            "importance, spectrum, accuracy, pruning, effective robustness",
-            f"a head, since {classifier.name} has none: --head FILE, --probe FOLDER of "
-            "labelled training images, or an id with its own head",
-        ))
-    elif sets.imagenet.labels is None:
-        missing.append((
-            "accuracy, pruning, effective robustness",
-            f"labels: class folders in {sets.imagenet.root} that bear the names of the "
-            f"head's {len(classifier.classes)} classes, such as {classifier.classes[0]}",
-        ))
-    elif lines.missing:
-        missing.append(("effective robustness", lines.missing))
-    if sets.concepts is None:
-        missing.append((
-            "concepts, polysemanticity",
-            f"a concept set: Broden as {CONCEPTS[0]}, or --concepts FOLDER",
-        ))
-    return missing
 
 
 def _in_distribution(

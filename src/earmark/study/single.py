@@ -19,10 +19,11 @@ from ..models.loading import load_model
 from ..models.zeroshot import Prompts, read_prompts, zero_shot
 from ..results import RECORDS, Record, select, write_records
 from ..tuning.linear_probe import linear_probe
+from .lacking import lacking
 from .lines import Lines, lines_for
 from .progress import Tell, silent
-from .scan import Sets, scan
-from .sets import find_sets, lacking
+from .scan import scan
+from .sets import Sets, find_sets
 from .summary import Line, summary
 
 SCAN = "scan.json"

@@ -10,8 +10,8 @@ References:
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from math import cos, pi
-from typing import Any, TypeVar
+from math import cos, isfinite, pi
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ..models.classifier import Classifier, Head
 from ..models.lab_text import LabText
+from .recipes import EpochRecipe
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Module = TypeVar("Module", bound=nn.Module)
@@ -74,19 +75,55 @@ def fit(classifier: Classifier, batches: Batches, recipe: Recipe) -> Classifier:
     Raises:
         ValueError: If there are fewer batches than steps, or if the loss is not finite.
     """
-    encoder, start = _trainable(classifier.encoder), classifier.head
-    weight = nn.Parameter(start.weight.clone())
-    bias = None if start.bias is None else nn.Parameter(start.bias.clone())
-    head = Head(weight, bias, start.normalizes)
+    learner = Learner(classifier)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        logits = head.logits(_encode(encoder, images, recipe))
+        logits = learner.head.logits(encode(learner.encoder, images, recipe))
         return cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
 
-    learned = [weight] if bias is None else [weight, bias]
-    _descend([*encoder.parameters(), *learned], loss, batches, recipe)
-    final = Head(weight.detach(), None if bias is None else bias.detach(), start.normalizes)
-    return replace(classifier, encoder=encoder.eval(), head=final)
+    descend([*learner.parameters()], loss, batches, recipe)
+    return replace(classifier, encoder=learner.encoder.eval(), head=learner.detached())
+
+
+class Learner(nn.Module):
+    """A copy of a classifier whose encoder and head learn together.
+
+    Args:
+        classifier: What is copied.
+
+    Attributes:
+        encoder: The copy of its encoder, in training mode.
+        linear: The weight of its head and the bias, if it has one.
+        normalizes: Whether the head normalises activations first.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.encoder = trainable(classifier.encoder)
+        given = {"weight": classifier.head.weight, "bias": classifier.head.bias}
+        self.linear = nn.ParameterDict({
+            name: nn.Parameter(part.detach().clone())
+            for name, part in given.items()
+            if part is not None
+        })
+        self.normalizes = classifier.head.normalizes
+
+    @property
+    def head(self) -> Head:
+        """The head, whose weights learn."""
+        return Head(self.linear["weight"], self.linear.get("bias"), self.normalizes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of shape (image, class); the head computes in float32."""
+        activations = self.encoder(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.head.logits(activations.float())
+
+    def detached(self) -> Head:
+        """The head as it stands, which learns no more."""
+        head = self.head
+        bias = None if head.bias is None else head.bias.detach()
+        return Head(head.weight.detach(), bias, head.normalizes)
 
 
 def contrast(
@@ -107,12 +144,12 @@ def contrast(
     Raises:
         ValueError: If there are fewer batches than steps, or if the loss is not finite.
     """
-    encoder, texts = _trainable(encoder), _trainable(texts)
+    encoder, texts = trainable(encoder), trainable(texts)
 
     def loss(images: Tensor, words: Tensor) -> Tensor:
-        return contrastive_loss(_encode(encoder, images, recipe), texts(words), texts.scale)
+        return contrastive_loss(encode(encoder, images, recipe), texts(words), texts.scale)
 
-    _descend([*encoder.parameters(), *texts.parameters()], loss, batches, recipe)
+    descend([*encoder.parameters(), *texts.parameters()], loss, batches, recipe)
     return encoder.eval(), texts.eval()
 
 
@@ -180,23 +217,29 @@ def shuffled(
             yield images[chosen], targets[chosen]
 
 
-def _descend(
+def descend(
     weights: Sequence[Tensor],
     loss: Callable[[Tensor, Tensor], Tensor],
     batches: Batches,
     recipe: Recipe,
 ) -> None:
-    optimizer = torch.optim.AdamW(
-        _decayed(weights, recipe.weight_decay), recipe.learning_rate, recipe.betas
-    )
+    """Change weights in place, a step down the slope of a loss for each batch.
+
+    Args:
+        weights: What is learned, all on one device.
+        loss: Of images and targets, which are put on that device.
+        batches: As many are read as the recipe has steps.
+        recipe: How to descend.
+
+    Raises:
+        ValueError: If there are fewer batches than steps, or if the loss is not finite.
+    """
+    optimizer = adamw(weights, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.pace)
     device, done = weights[0].device, 0
     for step, (images, targets) in zip(range(recipe.steps), batches, strict=False):
         value = loss(images.to(device), targets.to(device))
-        if not value.isfinite():
-            raise ValueError(
-                f"The loss is {value.item()} at step {step}; lower the learning rate."
-            )
+        check_loss(value.item(), step)
         optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(weights, recipe.clip)
@@ -207,21 +250,63 @@ def _descend(
         raise ValueError(f"The batches ended after {done} of {recipe.steps} steps.")
 
 
-def _decayed(weights: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:
-    """Only matrices and kernels: gains and biases have no excess of size to lose."""
+def adamw(weights: Sequence[Tensor], recipe: Recipe | EpochRecipe) -> torch.optim.AdamW:
+    """AdamW that decays matrices and kernels only.
+
+    Gains and biases have no excess of size to lose.
+
+    Args:
+        weights: What is learned.
+        recipe: Its learning rate, weight decay and betas.
+
+    Returns:
+        An optimizer that has not made a step.
+    """
     kernels = [weight for weight in weights if weight.ndim > 1]
     others = [weight for weight in weights if weight.ndim < 2]
-    return [
-        {"params": kernels, "weight_decay": weight_decay},
+    groups = [
+        {"params": kernels, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    return torch.optim.AdamW(groups, recipe.learning_rate, recipe.betas)
 
 
-def _trainable(module: Module) -> Module:
+def check_loss(loss: float, step: int) -> None:
+    """Refuse to learn from a loss that is no number.
+
+    Args:
+        loss: The loss.
+        step: How many steps were made before it.
+
+    Raises:
+        ValueError: If it is not finite.
+    """
+    if not isfinite(loss):
+        raise ValueError(f"The loss is {loss} at step {step}; lower the learning rate.")
+
+
+def trainable(module: Module) -> Module:
+    """A copy in training mode, all of whose weights learn.
+
+    Args:
+        module: It stays as it is.
+
+    Returns:
+        The copy.
+    """
     return deepcopy(module).train().requires_grad_()
 
 
-def _encode(encoder: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
-    """Activations in float32, whatever the products inside ran in."""
+def encode(encoder: nn.Module, images: Tensor, recipe: Recipe) -> Tensor:
+    """Activations in float32, whatever the products inside run in.
+
+    Args:
+        encoder: The image tower.
+        images: Of shape (image, channel, height, width).
+        recipe: Says whether products run in bfloat16.
+
+    Returns:
+        Of shape (image, feature).
+    """
     with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bfloat16):
         return encoder(images).float()

@@ -23,6 +23,9 @@ from .charts import (
     who,
 )
 
+_FEW = 12
+"""Up to how many models have room for a large marker."""
+
 
 def accuracies(pool: Pool) -> Figure | None:
     """Figure 1.
@@ -153,5 +156,6 @@ def _open_circles(baselines: Sequence[Point]) -> Drawing:
 
 def _markers(pool: Pool, models: Sequence[Point]) -> Drawing:
     shown = tooltip("Model", "Role", "ImageNet", "Shifts")
-    points = chart(models).mark_point(filled=True, size=110, opacity=1)
+    size = 110 if len(models) <= _FEW else 55
+    points = chart(models).mark_point(filled=True, size=size, opacity=1)
     return points.encode(color=colour(pool), shape=marker(pool), tooltip=shown)

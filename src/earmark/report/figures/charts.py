@@ -1,15 +1,16 @@
 """What the figures' charts are made of: points, axes, and the look of each role."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import altair as alt
 
 from ..lines import logit
 from ..numbers import MINUS
-from ..palette import COLOURS, LIGHT, MARKERS
+from ..palette import COLOURS, IMAGES, LIGHT, MARKERS
 from ..pool import COLUMNS, Pool, Row
 
 Point: TypeAlias = dict[str, Any]
@@ -49,6 +50,16 @@ class Figure:
 
     def svg(self) -> str:
         """The figure as an SVG document, on white."""
+        return self._drawn
+
+    def pdf(self) -> bytes:
+        """The figure as a PDF document of one page."""
+        import vl_convert
+
+        return vl_convert.svg_to_pdf(self._drawn)
+
+    @cached_property
+    def _drawn(self) -> str:
         import vl_convert
 
         size = {"width": 560} if self.spec.get("width") == "container" else {}
@@ -65,6 +76,40 @@ def who(column: str, model: str) -> Point:
     return {"Model": model, "Role": COLUMNS[column]}
 
 
+def apart(points: Sequence[Point], place: Callable[[Point], Hashable]) -> list[Point]:
+    """Of points that would be drawn at one place the first alone.
+
+    Args:
+        points: The points, in the order of their importance.
+        place: Where a point is drawn, in steps too small to see.
+
+    Returns:
+        The points that are drawn, in order.
+
+    Example:
+        >>> apart([{"x": 1.0}, {"x": 1.2}, {"x": 2.0}], lambda point: round(point["x"]))
+        [{'x': 1.0}, {'x': 2.0}]
+    """
+    return list({place(point): point for point in reversed(points)}.values())[::-1]
+
+
+def rounded(value: float, *, digits: int = 4) -> float:
+    """A number with as many significant digits as a figure can show, to keep it small.
+
+    Args:
+        value: The number.
+        digits: How many digits.
+
+    Returns:
+        The nearest such number.
+
+    Example:
+        >>> rounded(0.123456789)
+        0.1235
+    """
+    return float(f"{value:.{digits}g}")
+
+
 def tooltip(*fields: str, numbers: Sequence[str] = ()) -> list[alt.Tooltip]:
     """What a reader sees of a point under the pointer: fields named as they are shown."""
     texts = [alt.Tooltip(field, type="nominal") for field in fields]
@@ -79,6 +124,12 @@ def colour(pool: Pool) -> alt.Color:
 def marker(pool: Pool) -> alt.Shape:
     """Each role with its own marker."""
     return alt.Shape("Role:N", title=None, scale=_scale(pool, MARKERS))
+
+
+def images(field: str = "Images") -> alt.Color:
+    """What is measured on ImageNet, and what on its shifts."""
+    scale = alt.Scale(domain=list(IMAGES), range=list(IMAGES.values()))
+    return alt.Color(f"{field}:N", title=None, scale=scale)
 
 
 def _scale(pool: Pool, looks: Mapping[str, str]) -> alt.Scale:
@@ -140,6 +191,16 @@ def log_axis(ends: tuple[float, float], *, unit: str = "") -> dict[str, Any]:
     return {
         "scale": alt.Scale(type="log", domain=list(ends), nice=False),
         "axis": alt.Axis(values=[10.0**power for power in powers], labelExpr=label),
+    }
+
+
+def log_steps(ends: tuple[float, float]) -> dict[str, Any]:
+    """Scale and axis for positive values over few powers of ten, with ticks between."""
+    powers = range(math.floor(math.log10(ends[0])), math.ceil(math.log10(ends[1])) + 1)
+    ticks = [step * 10.0**power for power in powers for step in (1, 2, 3, 5)]
+    return {
+        "scale": alt.Scale(type="log", domain=list(ends), nice=False),
+        "axis": alt.Axis(values=[t for t in ticks if ends[0] <= t <= ends[1]]),
     }
 
 

@@ -21,6 +21,9 @@ from .charts import (
     who,
 )
 
+_OF_SEVERAL = ("singular", "neuron")
+"""The bases that are shown where there are several families to show."""
+
 
 def overlapping(pool: Pool) -> Figure | None:
     """Figure 4, as bars: one for each region of the paper's Venn diagrams.
@@ -31,13 +34,15 @@ def overlapping(pool: Pool) -> Figure | None:
     Returns:
         The figure; None where no two of a row's models were probed.
     """
-    charts = [
-        _regions(bars, titled(pool, row, f"Encoded: AP of {threshold:g} or more"))
+    counted = [
+        (bars, titled(pool, row, f"Encoded: AP of {threshold:g} or more"))
         for row, threshold in product(pool.rows, (PAPER_THRESHOLD, SECOND_THRESHOLD))
         if (bars := _bars(pool, row, threshold))
     ]
-    if not charts:
+    if not counted:
         return None
+    longest = max(bar["Concepts"] for bars, _ in counted for bar in bars)
+    charts = [_regions(bars, longest, title) for bars, title in counted]
     text = (
         "Each bar counts the concepts that exactly these models encode along some singular "
     )
@@ -77,8 +82,7 @@ def _bar(
     }
 
 
-def _regions(bars: Sequence[Point], title: alt.Title) -> Drawing:
-    longest = max(bar["Concepts"] for bar in bars)
+def _regions(bars: Sequence[Point], longest: int, title: alt.Title) -> Drawing:
     ends = alt.Scale(domain=[0, max(longest, 1) * 1.3], nice=False)
     order = [bar["Region"] for bar in bars]
     y = alt.Y("Region:N", sort=order, title=None, axis=alt.Axis(labelLimit=180))
@@ -107,25 +111,34 @@ def thresholds(pool: Pool) -> Figure | None:
         for _, _, model in pool.models()
         for record in pool.all(model, "best_average_precision")
     ]
-    bases = list(dict.fromkeys(probed))
-    if not bases:
+    alone = len(pool.rows) == 1
+    bases = [one for one in dict.fromkeys(probed) if alone or one in _OF_SEVERAL]
+    counted = [
+        (row, basis, points)
+        for row in pool.rows
+        for basis in bases
+        if (points := _counted(pool, row, basis))
+    ]
+    if not counted:
         return None
+    most = max(point["Concepts"] for *_, points in counted for point in points)
+    charts = [
+        _counts(pool, points, most, titled(pool, row, f"Directions: the {basis} basis"))
+        for row, basis, points in counted
+    ]
     return Figure(
         "4b",
         "Unique concepts against the threshold",
         "How many concepts have, along their best direction, an average precision of at "
         "least the threshold. The upright dashes are the paper's two thresholds. Where "
         "lines cross, the choice of a threshold decides who encodes more.",
-        panels(
-            [_counts(pool, _counted(pool, basis), basis) for basis in bases],
-            columns=(min(len(bases), 3), 1),
-        ),
+        panels(charts, columns=(min(len(bases), 3), 1)),
     )
 
 
-def _counted(pool: Pool, basis: str) -> list[Point]:
+def _counted(pool: Pool, row: Row, basis: str) -> list[Point]:
     points: list[Point] = []
-    for _, column, model in pool.models():
+    for column, model in row.models.items():
         best = pool.all(model, "best_average_precision", setting=basis)
         ordered = sorted(record.value for record in best)
         points += [
@@ -137,16 +150,16 @@ def _counted(pool: Pool, basis: str) -> list[Point]:
     return points
 
 
-def _counts(pool: Pool, points: Sequence[Point], basis: str) -> Drawing:
+def _counts(pool: Pool, points: Sequence[Point], most: int, title: alt.Title) -> Drawing:
     ends = alt.Scale(domain=[0.6, 1.0], nice=False)
     axis = alt.Axis(values=[0.6, 0.7, 0.8, 0.85, 0.9, 1.0], labelFlush=False)
     x = alt.X("Threshold:Q", scale=ends, title="Threshold of the AP", axis=axis)
-    y = alt.Y("Concepts:Q", title="Unique concepts")
+    up = alt.Scale(domain=[0, max(most, 1)], nice=True)
+    y = alt.Y("Concepts:Q", title="Unique concepts", scale=up)
     drawn = chart(points).encode(x=x, y=y, color=colour(pool), detail="Model:N")
     line = drawn.mark_line(strokeWidth=2).encode(
         tooltip=tooltip("Model", "Threshold", "Concepts")
     )
     paper = chart([{"Threshold": t} for t in (SECOND_THRESHOLD, PAPER_THRESHOLD)])
     rule = paper.mark_rule(style="quiet", strokeDash=[5, 4]).encode(x=x)
-    title = alt.Title(f"Directions: the {basis} basis")
     return alt.layer(rule, line).properties(width=360, height=230, title=title)

@@ -1,17 +1,18 @@
-"""Figure 2: the importance of every singular direction."""
+"""Figures 2 and 7: the importance of every singular direction."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from math import log
 from typing import TypeAlias
 
 import altair as alt
 
-from ..numbers import TIMES
 from ..pool import COLUMNS, Pool, Row
 from .charts import (
     Drawing,
     Figure,
     Point,
+    apart,
     chart,
     colour,
     log_axis,
@@ -21,40 +22,38 @@ from .charts import (
     tooltip,
     who,
 )
+from .strips import STEP, spread, strip
 
 Ends: TypeAlias = Mapping[str, tuple[float, float]]
 """The ends of the axes, by field: the same for all panels, which can so be compared."""
 
+WIDTH, HEIGHT = 360, 250
+SETTINGS = {"": "As the paper measures it", "gauge-fixed": "Class-constant logits removed"}
 _SHOWN = tooltip("Model", "Role", "Direction", numbers=("Rank", "Importance", "Ratio"))
 
 
 def importance(pool: Pool) -> Figure | None:
-    """Figure 2: every direction by rank, and against its model's mean.
+    """Figure 2: every direction against its model's mean, and of one family by rank.
 
     Args:
-        pool: The records, arranged.
+        pool: The records of the families that it shows, arranged.
 
     Returns:
         The figure; None where no importance above 0 was measured.
     """
-    variants = list(product(pool.rows, ("", "gauge-fixed")))
+    variants = list(product(pool.rows, SETTINGS))
     ranked = [_ranked(pool, row, setting) for row, setting in variants]
     drawn = [point for points in ranked for point in points]
     if not drawn:
         return None
-    ends = {
-        field: (min(point[field] for point in drawn) / 1.6, most * room)
-        for field, room in (("Importance", 1.6), ("Ratio", 4.0), ("Rank", 1.15))
-        for most in [max(point[field] for point in drawn)]
-    }
+    ends = _ends(drawn)
     charts: list[Drawing] = []
     for (row, setting), points in zip(variants, ranked, strict=True):
         if points:
-            head = (
-                "Class-constant logits removed" if setting else "As the paper measures it"
-            )
-            title = titled(pool, row, head)
-            charts += [_ranks(pool, points, ends, title), _strip(pool, points, ends, title)]
+            title = titled(pool, row, SETTINGS[setting])
+            alone = len(pool.rows) == 1
+            charts += [_ranks(pool, points, ends, title)] if alone else []
+            charts.append(_strip(pool, points, ends, title))
     return Figure(
         "2",
         "The importance of every singular direction",
@@ -63,16 +62,55 @@ def importance(pool: Pool) -> Figure | None:
     )
 
 
+def importance_of_all(pool: Pool) -> Figure | None:
+    """Figure 7: the zero-shot and the finetuned model of every family.
+
+    Args:
+        pool: The records, arranged.
+
+    Returns:
+        The figure; None where no family has a group, or no importance was measured.
+    """
+    grouped = pool.only(sorted(pool.groups - {""}))
+    shown = grouped.of_columns(("zero-shot", "finetuned"))
+    ranked = [(row, _ranked(shown, row, "")) for row in shown.rows]
+    drawn = [point for _, points in ranked for point in points]
+    if not drawn:
+        return None
+    ends = _ends(drawn)
+    charts = [
+        _strip(shown, points, ends, alt.Title(row.label))
+        for row, points in ranked
+        if points
+    ]
+    return Figure(
+        "7",
+        "The importance of every singular direction, for every family",
+        "As the paper measures it, in multiples of each model's mean importance (the "
+        "upright line), with the largest as a number. Supervised models are in Figure 2.",
+        panels(charts, columns=(3, 2, 1)),
+    )
+
+
+def _ends(points: Sequence[Point]) -> Ends:
+    return {
+        field: (min(point[field] for point in points) / 1.6, most * room)
+        for field, room in (("Importance", 1.6), ("Ratio", 7.0), ("Rank", 1.15))
+        for most in [max(point[field] for point in points)]
+    }
+
+
 def _caption(pool: Pool) -> str:
     zeros = sum(
         record.value <= 0
         for _, _, model in pool.models()
         for record in pool.all(model, "importance")
     )
+    first = "First by rank; then in" if len(pool.rows) == 1 else "In"
     text = (
-        "Every direction is one mark. First by rank; then in multiples of their model's "
-        "mean (the upright line), with the largest as a number. One privileged direction "
-        "would stand apart from the others, at rank 1 and far to the right. "
+        f"Every direction is one mark, but for those that fall on another's. {first} "
+        "multiples of their model's mean (the upright line), with the largest as a number. "
+        "One privileged direction would stand apart from the others, far to the right. "
     )
     if zeros:
         text += f"Not drawn, since 0 has no place on a log scale: {zeros} of importance 0."
@@ -80,23 +118,11 @@ def _caption(pool: Pool) -> str:
 
 
 def _ranked(pool: Pool, row: Row, setting: str) -> list[Point]:
-    points: list[Point] = []
-    for column, model in row.models.items():
-        held = pool.all(model, "importance", setting=setting)
-        mean = sum(record.value for record in held) / max(len(held), 1)
-        positive = [record for record in held if record.value > 0]
-        positive.sort(key=lambda record: -record.value)
-        points += [
-            {
-                **who(column, model),
-                "Direction": f"{round(record.x)}" if record.x is not None else "",
-                "Rank": rank,
-                "Importance": record.value,
-                "Ratio": record.value / mean,
-            }
-            for rank, record in enumerate(positive, 1)
-        ]
-    return points
+    return [
+        point
+        for column, model in row.models.items()
+        for point in spread(pool, model, who(column, model), setting=setting)
+    ]
 
 
 def _ranks(pool: Pool, points: Sequence[Point], ends: Ends, title: alt.Title) -> Drawing:
@@ -104,27 +130,25 @@ def _ranks(pool: Pool, points: Sequence[Point], ends: Ends, title: alt.Title) ->
     y = alt.Y(
         "Importance:Q", title="Importance (log scale)", **log_axis(ends["Importance"])
     )
-    drawn = chart(points).encode(x=x, y=y, color=colour(pool))
+
+    def place(point: Point) -> object:
+        steps = (
+            round(log(point[field]) * size / log(high / low) / STEP)
+            for field, size in (("Rank", WIDTH), ("Importance", HEIGHT))
+            for low, high in [ends[field]]
+        )
+        return (point["Model"], *steps)
+
+    drawn = chart(apart(points, place)).encode(x=x, y=y, color=colour(pool))
     line = drawn.mark_line(strokeWidth=1, opacity=0.5)
-    dots = drawn.mark_point(filled=False, size=22, strokeWidth=1, opacity=0.9)
+    dots = drawn.mark_point(filled=False, size=22, strokeWidth=1, opacity=0.9, aria=False)
     dots = dots.encode(shape=marker(pool), tooltip=_SHOWN)
-    return alt.layer(line, dots).properties(width=360, height=250, title=title)
+    return alt.layer(line, dots).properties(width=WIDTH, height=HEIGHT, title=title)
 
 
 def _strip(pool: Pool, points: Sequence[Point], ends: Ends, title: alt.Title) -> Drawing:
-    x = alt.X(
-        "Ratio:Q",
-        title="Importance, in multiples of its mean (log scale)",
-        **log_axis(ends["Ratio"], unit=TIMES),
-    )
-    y = alt.Y("Role:N", sort=[COLUMNS[column] for column in pool.columns], title=None)
-    ticks = chart(points).mark_tick(thickness=1.2, size=24, opacity=0.6)
-    mean = chart([{"Ratio": 1.0}]).mark_rule(style="quiet").encode(x=x)
-    largest = [
-        point | {"Text": f"{point['Ratio']:.1f}{TIMES}"}
-        for point in points
-        if point["Rank"] == 1
-    ]
-    text = chart(largest).mark_text(align="left", dx=6).encode(x=x, y=y, text="Text:N")
-    ticks = ticks.encode(x=x, y=y, color=colour(pool), tooltip=_SHOWN)
-    return alt.layer(mean, ticks, text).properties(width=360, height=250, title=title)
+    order = [COLUMNS[column] for column in pool.columns]
+    y = alt.Y("Role:N", sort=order, title=None, axis=alt.Axis(labelLimit=0))
+    drawn = strip(points, ends["Ratio"], y, colour(pool), _SHOWN)
+    height = max(90, 50 * len({point["Role"] for point in points}))
+    return drawn.properties(width=WIDTH, height=height, title=title)

@@ -1,0 +1,118 @@
+"""``earmark cka``: what it prints and writes is what `compare_layers` finds."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from earmark import load_model
+from earmark.cli.similarities import cka
+from earmark.study.layers import Comparing, Comparison, compare_layers, find_images
+
+FOLDERS = ("imagenet/val", "sketch", "imagenet-r")
+PATTERNS = ["blocks.?", "pool"]
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(cka)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, random = tmp_path_factory.mktemp("cka") / "data", np.random.default_rng(0)
+    for folder in FOLDERS:
+        for image in range(12):
+            name = load_model("lab:zero-shot").classes[image % 3]
+            (root / folder / name).mkdir(parents=True, exist_ok=True)
+            pixels = random.integers(256, size=(32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / folder / name / f"{image}.png")
+    return root
+
+
+def run(data: Path, *options: str, columns: int = 200) -> Result:
+    layers = [part for pattern in PATTERNS for part in ("--layers", pattern)]
+    ran = CliRunner(env={"COLUMNS": str(columns)}).invoke(
+        app, ["lab:zero-shot", "lab:finetuned", "--data", str(data), *layers, *options]
+    )
+    if ran.exception and not isinstance(ran.exception, SystemExit):
+        raise ran.exception
+    return ran
+
+
+def found(data: Path, how: Comparing | None = None) -> list[Comparison]:
+    towers = [load_model(f"lab:{name}") for name in ("zero-shot", "finetuned")]
+    how = how or Comparing(batch_size=32)
+    return [
+        compare_layers(*towers, one, layers=PATTERNS, how=how)
+        for one in find_images(*towers, data)
+    ]
+
+
+def test_prints_means_and_deviations_over_shifts(data: Path):
+    lines = run(data).stdout.splitlines()
+
+    imagenet, *shifts = found(data)
+    assert [one.dataset for one in shifts] == ["r", "sketch"]
+    for place, row in enumerate(imagenet.rows):
+        (line,) = [line for line in lines if line.startswith(f"{row.layer} ")]
+        parts = [row.cka, row.standardized]
+        for variant in ("cka", "standardized"):
+            over = [getattr(one.rows[place], variant) for one in shifts]
+            parts += [fmean(over), stdev(over)]
+        numbers = [float(part) for part in re.findall(r"-?\d\.\d{3}", line)]
+        assert numbers == pytest.approx(parts, abs=6e-4)
+    assert "(1) exact over all images" in "\n".join(lines)
+    assert "12 of ImageNet, 12 of ImageNet-R, 12 of ImageNet-Sketch" in "\n".join(lines)
+
+
+def test_writes_and_prints_every_value(data: Path, tmp_path: Path):
+    ran = run(
+        data, "--out", str(tmp_path / "out"), "--json", "--sample", "9", "--seed", "4"
+    )
+
+    expected = [
+        (one.dataset, row.layer, row.cka, row.standardized, row.note)
+        for one in found(data, Comparing(batch_size=32, sample=9, seed=4))
+        for row in one.rows
+    ]
+    names = ("dataset", "layer", "cka", "standardized", "note")
+    told = json.loads(ran.stdout)
+    assert [tuple(row[name] for name in names) for row in told["rows"]] == expected
+    with (tmp_path / "out" / "cka.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["layer"] for row in rows] == [row[1] for row in expected]
+    assert [float(row["cka"]) for row in rows] == [row[2] for row in expected]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cka.csv"]
+
+
+@pytest.mark.parametrize("columns", [30, 80, 200])
+def test_no_name_is_cut(data: Path, columns: int):
+    ran = run(data, "--all-pairs", "--layers", "blocks.?.path.?.?", columns=columns)
+
+    assert "Other layer" in ran.stdout
+    assert "\N{HORIZONTAL ELLIPSIS}" not in ran.stdout
+    assert "blocks.2.path.2.1" in ran.stdout
+
+
+def test_images_without_labels(data: Path):
+    folder = data / "sketch" / load_model("lab:zero-shot").classes[0]
+
+    ran = run(folder)
+
+    assert "plain_circle" in ran.stdout  # the folder's name stands for ImageNet's
+    assert "Shifts" not in ran.stdout
+
+
+def test_refuses(data: Path):
+    assert run(data, "--batch-size", "3").exit_code == 2
+    with pytest.raises(ValueError, match="No module of lab:zero-shot fits"):
+        CliRunner().invoke(
+            app,
+            ["lab:zero-shot", "lab:finetuned", "--data", str(data), "--layers", "nothing"],
+            catch_exceptions=False,
+        )

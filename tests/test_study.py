@@ -1,0 +1,298 @@
+"""A pool's whole study on a small lab: what it measures, keeps, makes again and resumes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from earmark import load_model
+from earmark.data.imagenet import read_dataset
+from earmark.models.lab_resnet import LabArchitecture
+from earmark.models.saved import load_classifier, save_classifier
+from earmark.results import RECORDS, Record, read_records, select
+from earmark.study.bench import Setting, along, records_file
+from earmark.study.lab_pool import LAB_TOWERS, family_plan, prepare_lab
+from earmark.study.lab_towers import LabPlan
+from earmark.study.members import parts_of
+from earmark.study.plan import plan
+from earmark.study.pools import Pool, pool_toml, read_pool
+from earmark.study.study import run_study
+
+COUNTS = dict.fromkeys(("imagenet", "v2", "r", "sketch", "objectnet", "a"), 40)
+COUNTS |= {"broden": 60}
+TINY = LabPlan(
+    world=512,
+    train=300,
+    architecture=LabArchitecture(stem=4, blocks=(8, 8, 8), features=8, heads=2),
+    epochs=(1, 1, 1),
+    view_epochs=1,
+)
+FAMILY = ("wide-30000-0", "narrow-30000-0")  # a supervised tower and controls ship
+
+
+def small(pool: Pool, *, families: Sequence[int] = (0,), alphas: Sequence[float] = (0.5,)):
+    """Some families of a pool at few alphas, with few images to compare layers on."""
+    cka = pool.cka and pool.cka.model_copy(update={"sample": 16, "batch_size": 8})
+    return pool.model_copy(
+        update={
+            "families": tuple(pool.families[family] for family in families),
+            "supervised": pool.supervised[:1],
+            "controls": tuple(one for one in pool.controls if one.kind == "untrained"),
+            "alphas": tuple(alphas),
+            "cka": cka,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small lab: images, and the towers that do not ship."""
+    out = tmp_path_factory.mktemp("lab")
+    prepare_lab(out, counts=COUNTS, plan=TINY)
+    return out
+
+
+@pytest.fixture
+def setting(lab: Path, tmp_path: Path) -> Setting:
+    return Setting(small(read_pool("lab", base=lab)), lab / "data", tmp_path)
+
+
+def test_the_lab_makes_every_tower_that_its_pool_names(lab: Path):
+    pool = read_pool("lab", base=lab)
+
+    for part in parts_of(pool):
+        for member in part.members:
+            assert load_model(member.source).classes
+
+    assert len({(family.backbone, family.pretraining) for family in pool.families}) == 8
+
+
+def test_the_control_without_captions_is_no_other_tower(lab: Path):
+    made = lab / "models" / "wide-60000-0"
+    states = [
+        load_classifier(made / f"{name}.safetensors").encoder.state_dict()
+        for name in ("no-clip", "captioned-id")
+    ]
+
+    assert not torch.equal(
+        states[0]["pool.project.weight"], states[1]["pool.project.weight"]
+    )
+
+
+@pytest.mark.parametrize("family", LAB_TOWERS)
+def test_families_differ_in_world_and_width(family: str):
+    whole = LabPlan()
+    own = family_plan(family, whole)
+
+    assert own.world == int(family.split("-")[1])
+    assert (own.architecture == whole.architecture) == family.startswith("wide")
+    assert own.train == whole.train
+
+
+def test_records_of_every_part(setting: Setting):
+    found = run_study(setting)
+
+    assert found.failures == []
+    assert read_records(setting.out / RECORDS) == found.records
+    roles = {
+        (r.model, r.role, r.group) for r in found.records if r.alpha is None and r.model
+    }
+    assert {
+        ("lab:zero-shot", "zero-shot", "main"),
+        ("lab:finetuned", "finetuned", "main"),
+        ("lab:supervised", "supervised", ""),
+        ("lab:untrained", "other", "untrained"),
+    } <= roles
+    assert {r.item for r in select(found.records, quantity="cka")} >= {
+        "stem",
+        "activations",
+    }
+    path = [r for r in found.records if r.alpha == 0.5]
+    assert {r.role for r in path} == {"interpolated"}
+    assert {r.quantity for r in path} == {
+        "accuracy",
+        "effective_robustness",
+        "activation_kurtosis",
+        "unique_concepts",
+        "polysemanticity",
+    }
+
+
+def test_accuracy_halfway_is_that_of_the_mean_weights(setting: Setting, lab: Path):
+    records = run_study(setting).records
+
+    ends = [load_model(f"lab:{name}") for name in ("zero-shot", "finetuned")]
+    states = [end.encoder.state_dict() for end in ends]
+    mean = {
+        name: (value + states[1][name]) / 2 if value.is_floating_point() else value
+        for name, value in states[0].items()
+    }
+    encoder = ends[0].encoder
+    encoder.load_state_dict(mean)
+    weight = (ends[0].head.weight + ends[1].head.weight) / 2
+    images = read_dataset(lab / "data", "imagenet", classes=ends[0].classes)
+    with torch.inference_mode():
+        shown = torch.stack([ends[0].transform(images.open(k)) for k in range(len(images))])
+        rows = torch.nn.functional.normalize(encoder(shown), dim=1)
+    right = ((rows @ weight.T).argmax(dim=1).numpy() == images.labels).mean()
+
+    (accuracy,) = select(records, quantity="accuracy", dataset="imagenet", alpha=0.5)
+    assert accuracy.value == pytest.approx(right, abs=1.5 / len(images))  # one near tie
+
+
+def test_a_second_run_makes_nothing_again(setting: Setting):
+    first = run_study(setting)
+    before = {path: path.stat().st_mtime_ns for path in (setting.out / "records").iterdir()}
+    told: list[str] = []
+
+    second = run_study(setting, tell=lambda what, *_: told.append(what))
+
+    after = {path: path.stat().st_mtime_ns for path in (setting.out / "records").iterdir()}
+    assert second.records == first.records
+    assert after == before
+    assert not [what for what in told if what.startswith("encode lab")]
+
+
+def changed_file(lab: Path, tmp_path: Path) -> tuple[Pool, Path]:
+    """A pool of one family whose finetuned model is a file of the test's own."""
+    path = tmp_path / "mine.safetensors"
+    save_classifier(path, load_model("lab:finetuned"))
+    pool = small(read_pool("lab", base=lab))
+    family = pool.families[0].model_copy(update={"finetuned": str(path)})
+    return pool.model_copy(update={"families": (family,)}), path
+
+
+def test_what_hangs_on_a_changed_model_is_made_again(lab: Path, tmp_path: Path):
+    pool, path = changed_file(lab, tmp_path)
+    setting = Setting(pool, lab / "data", tmp_path / "out")
+    before = run_study(setting).records
+    model = load_classifier(path)
+    with torch.no_grad():
+        model.head.weight.mul_(torch.linspace(-1, 1, model.head.weight.shape[1]))
+    save_classifier(path, model)
+
+    after = run_study(setting).records
+
+    def values(records: list[Record], **wanted: object) -> list[float]:
+        return [record.value for record in select(records, **wanted)]
+
+    same = {"model": "lab:zero-shot", "quantity": "accuracy"}
+    assert values(after, **same) == values(before, **same)
+    for other in ({"model": str(path), "quantity": "importance"}, {"alpha": 0.5}):
+        assert values(after, **other) != values(before, **other)
+
+
+def test_other_settings_are_other_records(setting: Setting, lab: Path):
+    before = run_study(setting).records
+    fewer = tuple(read_pool("lab", base=lab).alphas[:1])
+    pool = setting.pool.model_copy(update={"alphas": fewer})
+
+    after = run_study(Setting(pool, setting.data, setting.out)).records
+
+    assert {r.alpha for r in before} == {None, 0.5}
+    assert {r.alpha for r in after} == {None, *fewer}  # what was dropped is not reported
+
+
+def test_a_failure_is_told_and_the_rest_goes_on(lab: Path, tmp_path: Path):
+    pool, path = changed_file(lab, tmp_path)
+    model = load_classifier(path)
+    with torch.no_grad():
+        for weight in model.encoder.parameters():
+            weight.zero_()
+    save_classifier(path, model)
+
+    found = run_study(Setting(pool, lab / "data", tmp_path / "out"))
+
+    assert any(str(path) in failure.what for failure in found.failures)
+    measured = {record.model for record in found.records}
+    assert {"lab:zero-shot", "lab:supervised", "lab:untrained"} <= measured
+    assert str(path) not in measured
+
+
+def test_all_models_that_cannot_load_are_told_before_any_work(lab: Path, tmp_path: Path):
+    pool = small(read_pool("lab", base=lab))
+    broken = [tmp_path / f"{name}.safetensors" for name in ("one", "two")]
+    for path in broken:
+        path.write_bytes(b"no weights")
+    family = pool.families[0].model_copy(
+        update={"zero_shot": str(broken[0]), "finetuned": str(broken[1])}
+    )
+    pool = pool.model_copy(update={"families": (family,)})
+
+    with pytest.raises(ValueError, match=r"2 .*one\.safetensors.*two\.safetensors"):
+        run_study(Setting(pool, lab / "data", tmp_path / "out"))
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_tells_what_is_there(setting: Setting):
+    states = {row.state for row in plan(setting.pool, setting.out)}
+    run_study(setting)
+    (part, *_) = parts_of(setting.pool)
+    records_file(setting.out, along(part, 0.5)).unlink()
+
+    later = {row.model: row.state for row in plan(setting.pool, setting.out)}
+
+    assert states == {"to do"}
+    assert later["lab:zero-shot"] == "there"
+    assert sorted(later.values()) == ["1 of 2 there", *["there"] * 4]
+
+
+RUN = """
+import sys
+from pathlib import Path
+from earmark.study.bench import Setting
+from earmark.study.pools import read_pool
+from earmark.study.study import run_study
+pool, data, out = sys.argv[1:]
+run_study(Setting(read_pool(pool), Path(data), Path(out)))
+"""
+
+
+def test_killed_and_resumed_it_ends_the_same(setting: Setting, lab: Path, tmp_path: Path):
+    whole = run_study(setting).records
+    file, out = tmp_path / "pool.toml", tmp_path / "killed"
+    file.write_text(pool_toml(setting.pool))
+    command = [sys.executable, "-c", RUN, str(file), str(lab / "data"), str(out)]
+    waits = np.random.default_rng(0)
+
+    for _ in range(3):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_for(out, process)
+        time.sleep(waits.uniform(0, 1.5))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True)
+
+    assert read_records(out / RECORDS) == whole
+    assert np.isfinite([record.value for record in whole]).all()
+
+
+def wait_for(out: Path, process: "subprocess.Popen[bytes]") -> None:
+    """Until the work has begun, however slowly the machine imports."""
+    while not out.exists() and process.poll() is None:
+        time.sleep(0.05)
+
+
+def test_on_ray_it_ends_the_same(setting: Setting, lab: Path, tmp_path: Path):
+    whole = run_study(setting).records
+    file, out = tmp_path / "pool.toml", tmp_path / "ray"
+    file.write_text(pool_toml(setting.pool))
+    command = [sys.executable, "-m", "earmark", "study", str(file), "--engine", "ray"]
+
+    ran = subprocess.run(
+        [*command, "--data", str(lab / "data"), "--out", str(out), "--batch-size", "128"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert read_records(out / RECORDS) == whole

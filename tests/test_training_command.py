@@ -1,0 +1,78 @@
+"""`earmark finetune` and `earmark train`, end to end on a few images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import training_fakes as fakes
+import typer
+from typer.testing import CliRunner
+
+from earmark.cli.training import finetune, train
+from earmark.models.loading import load_model
+from earmark.models.saved import save_classifier
+from earmark.tuning.log import read_log
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(finetune)
+app.command()(train)
+SHORT = ["--epochs", "1", "--batch-size", "4", "--warmup", "1", "--micro-batch", "2"]
+
+
+def run(*arguments: object) -> str:
+    ended = CliRunner().invoke(app, [*map(str, arguments), *SHORT], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
+
+
+def test_finetune(tmp_path: Path):
+    data, saved, out = tmp_path / "data", tmp_path / "start.safetensors", tmp_path / "ft"
+    fakes.write_images(data, 9)
+    save_classifier(saved, fakes.tower())
+
+    printed = run("finetune", saved, "--data", data, "--out", out)
+
+    assert str(out / "model.safetensors") in printed
+    trained = load_model(str(out / "model.safetensors"))
+    assert (trained.name, trained.role) == ("ft", "finetuned")
+    assert trained.classes == fakes.CLASSES
+    assert len(read_log(out)) == 2
+
+
+def test_train_asks_validation_images(tmp_path: Path):
+    data, out = tmp_path / "data", tmp_path / "vit"
+    fakes.write_images(data / "imagenet" / "train", 9)
+    fakes.write_images(data / "imagenet" / "val", 6)
+
+    printed = run("train", "timm:test_vit", "--data", data, "--out", out)
+
+    assert "Validation accuracy: " in printed
+    trained = load_model(str(out / "model.safetensors"))
+    assert (trained.role, trained.classes) == ("supervised", fakes.CLASSES)
+    assert trained.head.weight.shape == (3, 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("train", "RN50", "--out", "o"), "RN50 is trained on images"),
+        (("train", "--out", "o", "--data", "d"), "Say what is trained on d"),
+        (("finetune", "lab:zero-shot", "--data", "d", "--out", "o"), "No folder d"),
+    ],
+)
+def test_what_is_refused(arguments: tuple[str, ...], match: str):
+    with pytest.raises((ValueError, OSError), match=match):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_clip_s_resnet_from_nothing():
+    """CLIP's modified ResNet with attention pooling; weights are those of the seed."""
+    from earmark.tuning.untrained import untrained
+
+    start = untrained("RN50", ("a", "b"), name="mine")
+
+    assert type(start.encoder.attnpool).__name__ == "AttentionPool2d"
+    assert start.head.weight.shape == (2, 1024)
+    assert start.transform.crop == (224, 224)
+    again = untrained("RN50", ("a", "b"), name="mine")
+    assert torch.equal(start.encoder.conv1.weight, again.encoder.conv1.weight)
