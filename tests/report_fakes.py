@@ -69,7 +69,8 @@ def paper_records(
     for group, tag, pretraining, backbone in _families(groups):
         family = Record("", NAMES.get(backbone, backbone), pretraining, "", "", 0.0)
         family = replace(family, group=group)
-        first = replace(family, model=f"{backbone},{tag}", role="zero-shot")
+        ran = f"{backbone}-quickgelu" if tag == "openai" else backbone
+        first = replace(family, model=f"{ran},{tag}", role="zero-shot")
         last = replace(family, model=f"finetuned/{backbone}-{tag}", role="finetuned")
         for blank in (first, last):
             records += _model(draw, blank, directions)

@@ -40,7 +40,7 @@ def test_each_command_has_an_example(command: str):
         ),
         (["er", "--csv", "nowhere.csv"], "nowhere.csv"),
         (["er", "--model", "[no such model]"], "No model fits '[no such model]'"),
-        (["train", "--device", "abacus", "--out", "towers"], "abacus"),
+        (["train", "--pool", "lab", "--device", "abacus", "--out", "towers"], "abacus"),
     ],
 )
 def test_a_failure_is_one_line_and_exit_code_1(

@@ -332,7 +332,7 @@ def test_prune_needs_no_images_for_singular_values(tmp_path: Path):
     expected = (u[:, :64] * s[:64]) @ v[:64]
     assert made.head.weight.numpy() == pytest.approx(expected, abs=1e-5)
     assert "not measured: what pruning costs. It needs images: --data FOLDER." in ran.stdout
-    assert "64 of 128 directions kept by singular" in ran.stdout
+    assert "64 of 128 directions kept, by singular value" in ran.stdout
 
 
 def test_prune_prints_a_table(data: Path, whole: dict[str, np.ndarray], tmp_path: Path):

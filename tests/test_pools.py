@@ -160,7 +160,26 @@ def test_the_lab_pool_has_two_backbones_two_worlds_and_two_seeds(tmp_path: Path)
     )
     assert pool.located("models/a.safetensors") == f"{tmp_path}/models/a.safetensors"
     assert len(pool_problems(pool)) == len(made)
-    assert pool_problems(pool, to_come=made) == []
+
+
+def test_missing_models_are_told_beside_the_faults_of_the_file(tmp_path: Path):
+    text = """
+titel = "Mine"
+[[family]]
+backbone = "a"
+pretraining = "b"
+group = "huge"
+zero_shot = "lab:zero-shott"
+finetuned = "RN50,nowhere.pt"
+"""
+    path = tmp_path / "pool.toml"
+    path.write_text(text)
+
+    with pytest.raises(ValueError, match="titel") as error:
+        read_pool(path)
+
+    for told in ("huge", "zero-shott", "nowhere.pt"):
+        assert told in str(error.value)
 
 
 def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path):

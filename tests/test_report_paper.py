@@ -125,11 +125,12 @@ def other_names(records: list[Record]) -> list[str]:
     return [labels[0] for labels, _ in one.rows]
 
 
-def test_openais_weights_are_the_papers_with_their_own_activation_too():
+def test_openais_weights_are_the_papers_with_the_activation_that_it_ran():
     blank = Record("RN50-quickgelu,openai", "R", "O", "zero-shot", "polysemanticity", 4.0)
     tag = replace(blank, model="RN50-quickgelu,yfcc15m", pretraining="Y")
+    plain = replace(blank, model="RN50,openai", pretraining="P")
 
-    found = papers_models(Pool.of([blank, tag]))
+    found = papers_models(Pool.of([blank, tag, plain]))
 
     assert found == {blank.model: ("ResNet50", "OpenAI", "zero-shot")}
 

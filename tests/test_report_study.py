@@ -3,7 +3,7 @@
 import json
 import random
 from dataclasses import replace
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 from typing import Any
 
 import altair as alt
@@ -101,7 +101,7 @@ def test_cka_by_hand(records: list[Record], drawn: dict[str, Figure]):
 
     assert len(seen) == 6 * 3 * 2 * 2
     assert ("ImageNet", *[float(f"{on[0]:.4g}")] * 3) in ends
-    mean, deviation = fmean(off), pstdev(off)
+    mean, deviation = fmean(off), stdev(off)
     expected = [float(f"{mean + k * deviation:.4g}") for k in (-1, 0, 1)]
     assert ("Shifts", *expected) in ends
     assert "by minibatches of 256" in drawn["5"].caption

@@ -6,23 +6,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from earmark import load_model
+from earmark import PAPER_BASELINE, load_model
+from earmark.activations import Encoding
 from earmark.data.imagenet import read_dataset
 from earmark.models.lab_resnet import LabArchitecture
 from earmark.models.saved import load_classifier, save_classifier
 from earmark.results import RECORDS, Record, read_records, select
-from earmark.study.bench import Setting, along, records_file
+from earmark.study.bench import Bench, Done, Setting, name_along, records_file
+from earmark.study.keys import key_of_lines, key_of_sets, key_of_settings
 from earmark.study.lab_pool import LAB_TOWERS, family_plan, prepare_lab
 from earmark.study.lab_towers import LabPlan
-from earmark.study.members import parts_of
+from earmark.study.members import Part, parts_of
 from earmark.study.plan import plan
 from earmark.study.pools import Pool, pool_toml, read_pool
+from earmark.study.sets import find_sets
 from earmark.study.study import run_study
 
 COUNTS = dict.fromkeys(("imagenet", "v2", "r", "sketch", "objectnet", "a"), 40)
@@ -189,7 +193,7 @@ def test_what_hangs_on_a_changed_model_is_made_again(lab: Path, tmp_path: Path):
         assert values(after, **other) != values(before, **other)
 
 
-def test_other_settings_are_other_records(setting: Setting, lab: Path):
+def test_what_a_pool_no_longer_asks_for_is_not_reported(setting: Setting, lab: Path):
     before = run_study(setting).records
     fewer = tuple(read_pool("lab", base=lab).alphas[:1])
     pool = setting.pool.model_copy(update={"alphas": fewer})
@@ -197,7 +201,7 @@ def test_other_settings_are_other_records(setting: Setting, lab: Path):
     after = run_study(Setting(pool, setting.data, setting.out)).records
 
     assert {r.alpha for r in before} == {None, 0.5}
-    assert {r.alpha for r in after} == {None, *fewer}  # what was dropped is not reported
+    assert {r.alpha for r in after} == {None, *fewer}
 
 
 def test_a_failure_is_told_and_the_rest_goes_on(lab: Path, tmp_path: Path):
@@ -226,7 +230,7 @@ def test_all_models_that_cannot_load_are_told_before_any_work(lab: Path, tmp_pat
     )
     pool = pool.model_copy(update={"families": (family,)})
 
-    with pytest.raises(ValueError, match=r"2 .*one\.safetensors.*two\.safetensors"):
+    with pytest.raises(ValueError, match=r"(?s)2 .*one\.safetensors.*two\.safetensors"):
         run_study(Setting(pool, lab / "data", tmp_path / "out"))
 
     assert not (tmp_path / "out").exists()
@@ -236,7 +240,7 @@ def test_the_plan_tells_what_is_there(setting: Setting):
     states = {row.state for row in plan(setting.pool, setting.out)}
     run_study(setting)
     (part, *_) = parts_of(setting.pool)
-    records_file(setting.out, along(part, 0.5)).unlink()
+    records_file(setting.out, name_along(part, 0.5)).unlink()
 
     later = {row.model: row.state for row in plan(setting.pool, setting.out)}
 
@@ -250,6 +254,7 @@ import sys
 from pathlib import Path
 from earmark.study.bench import Setting
 from earmark.study.pools import read_pool
+from earmark.study.sets import find_sets
 from earmark.study.study import run_study
 pool, data, out = sys.argv[1:]
 run_study(Setting(read_pool(pool), Path(data), Path(out)))
@@ -296,3 +301,61 @@ def test_on_ray_it_ends_the_same(setting: Setting, lab: Path, tmp_path: Path):
 
     assert ran.returncode == 0, ran.stderr
     assert read_records(out / RECORDS) == whole
+
+
+def test_a_key_holds_the_settings_the_lines_and_the_labels(lab: Path):
+    model = load_model("lab:zero-shot")
+    sets = find_sets(model, lab / "data", concepts=False)
+    other = np.roll(np.asarray(sets.imagenet.labels), 1)
+    moved = replace(sets, imagenet=replace(sets.imagenet, labels=other))
+    line, steeper = PAPER_BASELINE, replace(PAPER_BASELINE, slope=0.8)
+
+    assert key_of_sets(moved) != key_of_sets(sets)
+    assert key_of_lines([line]) != key_of_lines([steeper])
+    for changed in ({"batch_size": 7}, {"precision": "bfloat16"}, {"kept_as": "float16"}):
+        settings = key_of_settings(replace(Encoding(), **changed), "cpu")
+        assert settings != key_of_settings(Encoding(), "cpu")
+    workers = replace(Encoding(), workers=3)  # which change no bit
+    assert key_of_settings(workers, "cpu") == key_of_settings(Encoding(), "cpu")
+
+
+def test_what_lies_between_leaves_no_activations(setting: Setting):
+    run_study(setting)
+
+    assert list((setting.out / "activations").iterdir())
+    assert not list((setting.out / "along").glob("*"))
+
+
+def test_the_report_before_stays_until_all_is_done_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+):
+    whole = run_study(setting).records
+    done = Bench.do
+
+    def stopped(bench: Bench, part: Part) -> Done:
+        if part.second is None:
+            raise KeyboardInterrupt
+        return done(bench, part)
+
+    monkeypatch.setattr(Bench, "do", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(setting)
+
+    assert read_records(setting.out / RECORDS) == whole
+
+
+def test_images_without_labels_are_told_where_accuracy_is_needed(
+    setting: Setting, tmp_path: Path
+):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    shown = sorted((setting.data / "imagenet" / "val").rglob("*.png"))[:3]
+    for image, path in enumerate(shown):
+        (pictures / f"{image}.png").write_bytes(path.read_bytes())
+    pool = setting.pool.model_copy(update={"cka": None})
+
+    found = run_study(Setting(pool, pictures, tmp_path / "out"))
+
+    (failure,) = found.failures
+    assert "class folders" in failure.why
+    assert select(found.records, quantity="activation_kurtosis")

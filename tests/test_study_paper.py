@@ -132,7 +132,7 @@ def file_of(studied: Path, file: Path) -> Path:
     import tomllib
 
     known = tomllib.loads((studied / "pool.toml").read_text())
-    assert any(family["zero_shot"] == f"{name},{name}.pt" for family in known["family"])
+    assert any(one["zero_shot"].endswith(f"/{name}.pt") for one in known["family"])
     return next(studied.parent.glob(f"pool*/{name}.pt"))
 
 

@@ -278,7 +278,7 @@ def test_another_seed_makes_other_towers(made: Path, tmp_path: Path):
 
 
 def test_a_device_that_is_not_there(tmp_path: Path):
-    with pytest.raises(ValueError, match="Cannot train on 'abacus'") as error:
+    with pytest.raises(ValueError, match="Cannot use the device 'abacus'") as error:
         train_lab(tmp_path, device="abacus")
 
     assert "\n" not in str(error.value)

@@ -56,13 +56,23 @@ def test_train_asks_validation_images(tmp_path: Path):
     ("arguments", "match"),
     [
         (("train", "RN50", "--out", "o"), "RN50 is trained on images"),
-        (("train", "--out", "o", "--data", "d"), "Say what is trained on d"),
+        (
+            ("train", "--pool", "lab", "--out", "o", "--data", "d"),
+            "Say what is trained on d",
+        ),
         (("finetune", "lab:zero-shot", "--data", "d", "--out", "o"), "No folder d"),
     ],
 )
 def test_what_is_refused(arguments: tuple[str, ...], match: str):
     with pytest.raises((ValueError, OSError), match=match):
         CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_nothing_is_trained_that_was_not_asked_for(tmp_path: Path):
+    ran = CliRunner().invoke(app, ["train", "--out", str(tmp_path / "o")])
+
+    assert ran.exit_code == 2
+    assert not (tmp_path / "o").exists()
 
 
 def test_clip_s_resnet_from_nothing():

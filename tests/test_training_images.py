@@ -21,7 +21,7 @@ from earmark.data.images import ImageSet
 from earmark.models.classifier import Classifier
 from earmark.models.saved import load_classifier
 from earmark.study.lessons import Lessons, Stream, squashing
-from earmark.study.training import CHECKPOINT, MODEL, Running, train_on
+from earmark.study.training import CHECKPOINT, MODEL, Running, run_key, train_on
 from earmark.tuning.log import LOG, read_log
 from earmark.tuning.recipes import Augmentation
 
@@ -485,3 +485,14 @@ def test_batchnorm_remembers_the_micro_batches(tmp_path: Path, images: ImageSet)
     found = trained.encoder.stem[0][1].running_mean
     assert_close(found, expected, rtol=0, atol=1e-5)
     assert np.isfinite(found.numpy()).all()
+
+
+def test_a_run_is_known_by_all_that_moves_its_weights(lessons: Lessons):
+    plain = run_key(fakes.tower(), lessons, fakes.recipe(), Running())
+    norm = run_key(fakes.tower_with_batchnorm(), lessons, fakes.recipe(), Running())
+
+    assert run_key(fakes.tower(), lessons, fakes.recipe(epochs=3), Running()) != plain
+    assert run_key(fakes.tower(seed=1), lessons, fakes.recipe(), Running()) != plain
+    small = Running(micro_batch=2)
+    assert run_key(fakes.tower(), lessons, fakes.recipe(), small) == plain
+    assert run_key(fakes.tower_with_batchnorm(), lessons, fakes.recipe(), small) != norm

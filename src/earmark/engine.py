@@ -3,11 +3,11 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from importlib.util import find_spec
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Engine = Literal["local", "ray"]
 
 
 def run(
@@ -38,9 +38,25 @@ def run(
         >>> list(run(abs, [-1, 2]))
         [(0, 1), (1, 2)]
     """
+    check_engine(engine)
+    yield from (_here if engine == "local" else _on_ray)(work, items, gpus)
+
+
+def check_engine(engine: str) -> None:
+    """See that an engine is there before anything is done.
+
+    Args:
+        engine: Its name.
+
+    Raises:
+        ValueError: If there is no such engine, or Ray is not installed.
+    """
     if engine not in {"local", "ray"}:
         raise ValueError(f"There is no engine {engine!r}: take local or ray.")
-    yield from (_here if engine == "local" else _on_ray)(work, items, gpus)
+    if engine == "ray" and find_spec("ray") is None:
+        raise ValueError(
+            "Ray is not installed: pip install 'earmark[ray]', or take the engine local."
+        )
 
 
 def _here(
@@ -53,12 +69,8 @@ def _here(
 def _on_ray(
     work: Callable[[Any], Any], items: Sequence[Any], gpus: int
 ) -> Iterator[tuple[int, Any]]:
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError(
-            "Ray is not installed: pip install 'earmark[ray]', or take the engine local."
-        ) from error
+    import ray
+
     started = not ray.is_initialized()
     if started:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)

@@ -40,6 +40,7 @@ def replacing(path: Path) -> Generator[Path]:
         yield aside
         if aside.is_file():
             _flush(aside)
+            aside.chmod(0o666 & ~_umask())  # some libraries keep theirs from other users
         if path.exists() and path.is_dir() != aside.is_dir():
             raise FileExistsError(
                 EEXIST,
@@ -52,6 +53,12 @@ def replacing(path: Path) -> Generator[Path]:
     finally:
         _remove(aside)
         _remove(before)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _flush(path: Path) -> None:

@@ -44,7 +44,7 @@ def describe(
         "precision": encoding.precision,
         "kept_as": encoding.kept_as,
         "format": _FORMAT,
-        "device": _device(first_weight(classifier.encoder).device),
+        "device": device_state(first_weight(classifier.encoder).device),
         "versions": {
             "torch": torch.__version__,
             "numpy": np.__version__,
@@ -70,7 +70,7 @@ def digest(about: Mapping[str, object]) -> str:
     return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _device(device: torch.device) -> dict[str, object]:
+def device_state(device: torch.device) -> dict[str, object]:
     """What sums are done on; on the CPU other numbers of threads gave other bits."""
     if device.type == "cpu":
         capability = torch.backends.cpu.get_cpu_capability()

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 _MODELS, _RUN = "The models and their heads", "How it runs"
 
+_ORDERS = {
+    "singular": "singular value",
+    "importance": "importance",
+    "gauge-fixed": "gauge-fixed importance",
+}
+
 Out = Annotated[Path, typer.Option(help="The folder to write to.")]
 Architecture = Annotated[
     str | None,
@@ -215,7 +221,8 @@ def prune(
         console().print(_costs(found))
     for what, why in found.lacking:
         _say(f"not measured: {what}. It needs {why}.")
-    _say(f"{found.kept} of {found.rank} directions kept by {found.by}: {found.path}")
+    kept = f"{found.kept} of {found.rank} directions kept, by {_ORDERS[found.by]}"
+    _say(f"{kept}: {found.path}")
 
 
 def _loading(

@@ -94,15 +94,19 @@ def study(
         typer.echo(pool_text(pool), nl=False)
         return
     from ..activations import Encoding
-    from ..study.pools import read_pool
+    from ..study.pools import pool_problems, read_pool
 
     chosen = read_pool(pool, base=out)
-    lacks = "--out" if out is None else "--data"
-    ready = out is not None and (data is not None or pool == "lab")
-    if not ready and not plan:
-        raise ValueError(f"A study of {pool} needs {lacks} FOLDER; --plan needs neither.")
+    lacks = [*(["--out"] if out is None else [])]
+    lacks += ["--data"] if data is None and pool != "lab" else []
+    if lacks and not plan:
+        needed = " and ".join(f"{option} FOLDER" for option in lacks)
+        raise ValueError(f"A study of {pool} needs {needed}; --plan needs neither.")
     _print_plan(chosen, out)
     if plan or out is None:
+        if pool != "lab" and (problems := pool_problems(chosen)):
+            told = "".join(f"\n- {problem}" for problem in problems)
+            raise ValueError(f"{len(problems)} models of the pool cannot be had:{told}")
         return
     encoding = Encoding(
         batch_size=batch_size or (32 if device == "cpu" else 256),
@@ -122,20 +126,22 @@ def _run(
     where: tuple[str, str],
     encoding: "Encoding",
 ) -> None:
+    from ..engine import check_engine
     from ..study.bench import Setting
-    from ..study.pools import pool_toml
-    from ..study.study import keep_pool, run_study
+    from ..study.lab_towers import check_device
+    from ..study.study import run_study
 
     device, engine = where
+    check_engine(engine)
+    check_device(device)
     with progress() as tell:
+        hold = data is None  # the lab's images are small
         if data is None:
             from ..study.lab_pool import prepare_lab
 
             data = prepare_lab(out, device=device, tell=tell)
-        hold = pool.name == "lab"
         setting = Setting(pool, data, out, device, encoding, hold=hold)
         found = run_study(setting, engine=engine, tell=tell)
-    keep_pool(out, pool_toml(pool))
     if found.records:
         _show(found.records, out)
     for failure in found.failures:
@@ -174,6 +180,10 @@ def _print_plan(pool: "Pool", out: Path | None) -> None:
     )
     totals = [f"{_size(sum(filter(None, sizes)))} of {what}" for what, sizes in known]
     screen.print(f"In all {' and '.join(totals)}, as far as they are known.")
+    if any("there" in row.state for row in rows):
+        screen.print(
+            "What is there is used again if weights, images and settings are the same."
+        )
     for control in pool.vacant():
         screen.print(
             f"[yellow]vacant:[/] {control.kind}: {escape(control.note)}", highlight=False

@@ -31,14 +31,20 @@ def warn(message: object, *_: object, **__: object) -> None:
 
 
 def complain(kind: str, what: object) -> None:
-    """Say what went wrong in one line, without Python's own file and line."""
+    """Say what went wrong in one line, without Python's own file and line.
+
+    Several faults of one kind, which begin with a dash each, get a line each.
+    """
     from rich.markup import escape
 
     colour = "red" if kind == "error" else "yellow"
-    line = " ".join(str(what).split())
-    console(stderr=True).print(
-        f"[bold {colour}]{kind}:[/] {escape(line)}", highlight=False, soft_wrap=True
+    first, *faults = (" ".join(part.split()) for part in str(what).split("\n- "))
+    screen = console(stderr=True)
+    screen.print(
+        f"[bold {colour}]{kind}:[/] {escape(first)}", highlight=False, soft_wrap=True
     )
+    for fault in faults:
+        screen.print(f"- {escape(fault)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16", "float16"]
 _RECIPE, _RUN = "The recipe", "How it runs"
 _DATA = (
-    "ImageNet in its usual folders, or class folders. ImageNet's validation images, where "
-    "they are, are asked after each epoch."
+    "ImageNet in its usual folders, or train and val with class folders, or class folders. "
+    "Validation images, where they are, are asked after each epoch."
 )
 
 Epochs = Annotated[
@@ -218,6 +218,8 @@ def train(
     The lab's towers ship with earmark, made by --pool lab. One that is in the folder
     already is not trained again.
     """
+    if architecture is None and pool is None:
+        raise typer.BadParameter("give an architecture, such as RN50, or --pool lab")
     if architecture is None:
         _train_lab(out, device, seed, data)
         return

@@ -163,8 +163,8 @@ BETWEEN = Claim(
     f"From {judging_alpha.FEWEST} models along alpha on, both ends included: seen if the "
     "rank correlation of each signature with effective robustness is "
     f"{judging_alpha.FOLLOWS:g} or more, not seen if one is 0 or less.",
-    "effective robustness and a signature of models between a zero-shot and a finetuned "
-    "one",
+    f"effective robustness and a signature of {judging_alpha.FEWEST} models or more along "
+    "alpha, a zero-shot and a finetuned one among them",
     judging_alpha.interpolation,
 )
 """The claim about models that only a study has."""

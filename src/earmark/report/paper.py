@@ -121,14 +121,13 @@ def papers_concepts(whose: Whose | None) -> Mapping[int, Concept]:
 def _checkpoints() -> Mapping[str, tuple[str, str]]:
     """For each id of a checkpoint the paper's backbone and pretraining."""
     # The paper ran OpenAI's weights with the QuickGELU that they were trained with, which
-    # OpenCLIP has since moved to names of their own.
+    # OpenCLIP has since moved to names of their own: the plain ones run them with GELU.
     found: dict[str, tuple[str, str]] = {}
     for row in _rows("paper_models.csv"):
         model, tag = row["open_clip_model"], row["open_clip_pretrained"]
         if tag:
-            names = [model, f"{model}-quickgelu"] if tag == "openai" else [model]
-            whose = (row["backbone"], row["pretraining"])
-            found |= {f"{name},{tag}": whose for name in names}
+            name = f"{model}-quickgelu" if tag == "openai" else model
+            found[f"{name},{tag}"] = (row["backbone"], row["pretraining"])
     return found
 
 

@@ -258,7 +258,7 @@ def _top_concepts(pool: Pool) -> Table | None:
     return Table(
         "5",
         "The concepts that the most privileged direction encodes best",
-        "With their average precision (AP) beneath"
+        "With their average precision (AP)"
         + ("; below that, where the model is one of the paper's, the paper's." * beside)
         + "." * (not beside),
         ("Backbone", "Pretraining", "Role"),

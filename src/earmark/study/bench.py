@@ -9,7 +9,7 @@ from re import sub
 from shutil import rmtree
 from typing import TYPE_CHECKING
 
-from ..activations import Encoding
+from ..activations import Encoding, stored_activations
 from ..data.folders import list_folders
 from ..models.classifier import Classifier
 from ..models.hub import one_line
@@ -27,12 +27,13 @@ from .members import Member, Part
 from .progress import Tell, silent
 from .scan import scan, scan_along
 from .sets import Sets, find_sets
-from .training import Running, train_on
+from .training import Running, run_key, train_on
 
 if TYPE_CHECKING:
     from .pools import Cka, Overrides, Pool
 
 RECORDS_FOLDER = "records"
+_FAILURES = (ValueError, OSError, RuntimeError)  # of one model; the study goes on
 _VERBS = {"loaded": "load", "finetuned": "finetune", "trained": "train"}
 
 
@@ -70,9 +71,9 @@ class Failure:
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Done:
-    """What came of a part.
+    """What came of a part, filled as it is done.
 
     Attributes:
         records: In the order of the work.
@@ -169,14 +170,11 @@ class Bench:
             workers=setting.encoding.workers,
             precision=how.precision or "float32",
         )
-        learned = train_on(
-            member.called(start),
-            read_lessons(setting.data, start.classes),
-            recipe,
-            setting.out / "models" / slug(member.name),
-            running=running,
-            tell=self._tell,
-        )
+        start, lessons = member.called(start), read_lessons(setting.data, start.classes)
+        # Other weights, images or recipes are another run, in a folder of its own.
+        folder = f"{slug(member.name)}-{run_key(start, lessons, recipe, running)[:8]}"
+        out = setting.out / "models" / folder
+        learned = train_on(start, lessons, recipe, out, running=running, tell=self._tell)
         learned.encoder.to(setting.device)
         return learned
 
@@ -219,15 +217,19 @@ class Bench:
         ends: Sequence[object],
     ) -> list[Record]:
         sets, known = self._found(zero)
+        if sets.imagenet.labels is None:
+            raise ValueError(
+                f"{sets.imagenet.root} has no class folders of the head's classes, and "
+                "between two models accuracy is measured: give such a folder, or no alphas."
+            )
         lines = lines_for(zero.classes, sets).baselines
-        name = along(part, alpha)
+        name = name_along(part, alpha)
 
-        store = self._setting.out / "along"
+        store = self._setting.out / "along" / slug(name)
 
         def make() -> list[Record]:
-            between = replace(interpolated(zero, one, alpha), name=name)
             return scan_along(
-                between,
+                replace(interpolated(zero, one, alpha), name=name),
                 sets,
                 lines,
                 store,
@@ -236,7 +238,11 @@ class Bench:
             )
 
         key = key_of("along", ends=ends, alpha=alpha, **self._known(known, lines))
-        records = self._kept(name, key, make)
+        try:
+            records = self._kept(name, key, make)
+        except _FAILURES:
+            rmtree(store, ignore_errors=True)
+            raise
         rmtree(store, ignore_errors=True)  # as many gigabytes again for each alpha
         return part.first.grouped(records, alpha=alpha)
 
@@ -252,10 +258,22 @@ class Bench:
 
         def make() -> list[Record]:
             workers = self._setting.encoding.workers
-            return compared(one, zero, sets, how, workers=workers, tell=self._tell)
+            read = self._readable(zero, sets)
+            return compared(one, zero, read, how, workers=workers, tell=self._tell)
 
         key = key_of("cka", ends=ends, how=how.model_dump(), **self._known(known, ()))
-        return part.first.grouped(self._kept(layers(part), key, make))
+        return part.first.grouped(self._kept(name_of_layers(part), key, make))
+
+    def _readable(self, model: Classifier, sets: Sets) -> Sets:
+        """The sets without the images that measuring left out."""
+        encoding, store = self._setting.encoding, self._setting.out / "activations"
+        if not encoding.skip_unreadable:
+            return sets
+        kept = [
+            one.without(stored_activations(model, one, store, encoding=encoding).skipped)
+            for one in (sets.imagenet, *sets.shifts)
+        ]
+        return replace(sets, imagenet=kept[0], shifts=tuple(kept[1:]))
 
     def _found(self, model: Classifier) -> tuple[Sets, dict[str, object]]:
         """The images for a model's classes, and what fixes them; looked for once."""
@@ -284,13 +302,13 @@ class Bench:
         return read_records(path)
 
 
-def along(part: Part, alpha: float) -> str:
+def name_along(part: Part, alpha: float) -> str:
     """What a model between the two of a family is called."""
     first, second = part.members
     return f"{first.name} to {second.name}, alpha {alpha:g}"
 
 
-def layers(part: Part) -> str:
+def name_of_layers(part: Part) -> str:
     """What the comparison of the layers of a family's two models is called."""
     first, second = part.members
     return f"{first.name} to {second.name}, layers"
@@ -341,5 +359,5 @@ def _attempting(what: str, done: Done) -> Generator[None]:
     """What fails in here is told in the end, and the study goes on."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
+    except _FAILURES as error:
         done.failures.append(Failure(what, one_line(error)))

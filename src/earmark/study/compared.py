@@ -57,7 +57,7 @@ def compared(
                             item=row.layer,
                             x=float(row.place),
                             n=row.n,
-                            note=f"no interval; {row.note}",
+                            note=f"{row.note}; no interval",
                         )
                     )
     return records

@@ -102,8 +102,12 @@ def find_layers(
     standing: dict[int, str] = {}
     for name, call in three.items():
         found = _layer(name, fitting[name], two.get(name), call)
-        if isinstance(found, Layer) and call.same in standing:
-            found = f"returns what {standing[call.same]} returns"
+        if isinstance(found, Layer) and (before := standing.get(call.same)):
+            if name == OUTPUT:  # which goes by this name wherever it is made
+                layers = [layer for layer in layers if layer.name != before]
+                skipped[before] = f"returns what {OUTPUT} returns"
+            else:
+                found = f"returns what {before} returns"
         if isinstance(found, str):
             skipped[name] = found
             continue

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..activations import Encoding
+from ..activations.keys import device_state
 from ..data.images import ImageSet
 from ..models.classifier import Classifier
 from ..signatures.robustness import Baseline
@@ -97,11 +98,10 @@ def key_of_settings(encoding: Encoding, device: str) -> dict[str, object]:
     """
     from importlib.metadata import version
 
-    used = ("torch", "numpy", "scipy", "pillow")
+    used = ("earmark", "torch", "numpy", "scipy", "numba", "pillow")
     return {
         "encoding": asdict(encoding) | {"workers": None},
-        "device": device,
-        "threads": torch.get_num_threads(),
+        "device": device_state(torch.device(device)),
         "versions": {name: version(name) for name in used},
     }
 

@@ -166,7 +166,7 @@ def make_towers(
     Raises:
         ValueError: If there is no such device or tower.
     """
-    _check_device(device)
+    check_device(device)
     shop = _Workshop(out, device, seed, plan or LabPlan(), tell)
     for name in names:
         if name not in _MAKERS:
@@ -420,7 +420,7 @@ def _start(name: str, architecture: LabArchitecture, seed: int) -> Classifier:
 def _seeded(seed: int) -> Generator[None]:
     """First weights from a seed, without touching what others draw."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -449,9 +449,19 @@ def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """See that a device can be used.
+
+    Args:
+        device: Such as ``cpu`` or ``cuda:1``.
+
+    Raises:
+        ValueError: If it cannot.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
-        raise ValueError(f"Cannot train on {device!r} ({why}); try cpu or cuda.") from error
+        raise ValueError(
+            f"Cannot use the device {device!r} ({why}); try cpu or cuda."
+        ) from error

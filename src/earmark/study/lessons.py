@@ -42,8 +42,8 @@ def training_folder(data: Path) -> Path:
     """Where a person's folder of data has its training images.
 
     Args:
-        data: A folder with ImageNet's training images in their usual place, or else a
-            folder of class folders.
+        data: A folder with ImageNet's training images in their usual place, or with a
+            folder ``train``, or else a folder of class folders.
 
     Returns:
         The folder of the class folders.
@@ -63,15 +63,15 @@ def training_folder(data: Path) -> Path:
             f"{data} holds {titles}, but no images to learn from: they are expected as "
             f"{data / DATASETS['imagenet-train'].folder}/CLASS/IMAGE."
         )
-    return data
+    return data / "train" if (data / "train").is_dir() else data
 
 
 def read_lessons(data: Path, classes: tuple[str, ...]) -> Lessons:
     """Find the images that a head of some classes is trained on.
 
     Args:
-        data: As for `training_folder`. Where it holds ImageNet's validation images, these
-            are asked after each epoch.
+        data: As for `training_folder`. Where it holds ImageNet's validation images, or
+            ``val`` beside ``train``, these are asked after each epoch.
         classes: The head's.
 
     Returns:
@@ -82,9 +82,14 @@ def read_lessons(data: Path, classes: tuple[str, ...]) -> Lessons:
         ValueError: If a folder is none of the classes, or holds no image.
     """
     folder = training_folder(data)
-    if folder == data:
+    if folder in {data, data / "train"}:
         name = data.resolve().name or "images"
-        return Lessons(read_own(data, name=name, classes=classes))
+        own = [
+            read_own(part, name=f"{name} ({part.name})", classes=classes)
+            for part in (folder, data / "val")
+            if part == folder or (folder != data and part.is_dir())
+        ]
+        return Lessons(*own)
     held = "imagenet" in found_datasets(data)
     return Lessons(
         read_dataset(data, "imagenet-train", classes=classes),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .bench import along, layers, records_file
+from .bench import name_along, name_of_layers, records_file
 from .members import Member, Part, parts_of
 
 if TYPE_CHECKING:
@@ -84,12 +84,14 @@ def _model(pool: "Pool", part: Part, member: Member, out: Path | None) -> Planne
 def _between(pool: "Pool", part: Part, out: Path | None) -> Planned:
     works: list[str] = []
     if pool.alphas:
-        ends = f"{pool.alphas[0]:g} to {pool.alphas[-1]:g}"
-        works.append(f"measure at {len(pool.alphas)} alphas, {ends}")
+        first, *_, last = (*pool.alphas, pool.alphas[-1])
+        several = f"{len(pool.alphas)} alphas, {first:g} to {last:g}"
+        alphas = several if len(pool.alphas) > 1 else f"alpha {first:g}"
+        works.append(f"measure at {alphas}")
     if pool.cka is not None:
         works.append("compare layers")
-    names = [along(part, alpha) for alpha in pool.alphas]
-    names += [layers(part)] if pool.cka else []
+    names = [name_along(part, alpha) for alpha in pool.alphas]
+    names += [name_of_layers(part)] if pool.cka else []
     state = _state(out, names)
     work = ", ".join(works)
     return Planned(part.label, "between the two", "interpolated", work, None, None, state)

@@ -202,18 +202,30 @@ def _kurtoses(
     records = [_kurtosis(row, imagenet, activations[imagenet])]
     shifts = [_kurtosis(row, one.name, activations[one.name]) for one in sets.shifts]
     if shifts:
-        mean = sum(record.value for record in shifts) / len(shifts)
-        images = sum(record.n or 0 for record in shifts)
-        note = joined(averaged(sets), "no interval: a mean of means over the shifts")
+        low, high = _mean_over(shifts)
         over = row(
             quantity="activation_kurtosis",
-            value=mean,
+            value=sum(record.value for record in shifts) / len(shifts),
             dataset="shifts",
-            n=images,
-            note=note,
+            low=low,
+            high=high,
+            n=sum(record.n or 0 for record in shifts),
+            note=averaged(sets) if low is not None else "one image has no interval",
         )
         shifts.append(over)
     return records + shifts
+
+
+def _mean_over(shifts: Sequence[Record]) -> tuple[float | None, float | None]:
+    # MOVER: Zou and Donner, Construction of confidence limits about effect measures, 2008.
+    below, above = 0.0, 0.0
+    for one in shifts:
+        if one.low is None or one.high is None:
+            return None, None
+        below += (one.value - one.low) ** 2
+        above += (one.high - one.value) ** 2
+    mean = sum(one.value for one in shifts) / len(shifts)
+    return mean - below**0.5 / len(shifts), mean + above**0.5 / len(shifts)
 
 
 def _centred(h: Batches) -> Iterator[Tensor]:

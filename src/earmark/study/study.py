@@ -1,19 +1,18 @@
 """A pool's whole study: checked first, then part by part, resumed where it stopped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine import run
 from ..files import replacing
-from ..models.hub import one_line
 from ..models.loading import load_model
 from ..results import RECORDS, Record, write_records
 from .bench import Bench, Done, Failure, Setting
 from .members import Member, Part, parts_of
-from .pools import pool_problems
+from .pools import pool_problems, pool_toml
 from .pools.ids import split_file
 from .progress import Tell, silent
 
@@ -57,27 +56,34 @@ def run_study(setting: Setting, *, engine: str = "local", tell: Tell = silent) -
 
     Raises:
         ValueError: If models cannot be loaded: all of them are named.
-        OSError: If the folder cannot be written to.
+        FileNotFoundError: If there is no folder of images.
+        OSError: If the study's folder cannot be written to.
     """
+    if not setting.data.is_dir():
+        raise FileNotFoundError(f"No folder {setting.data}: give the folder of the images.")
     parts = parts_of(setting.pool)
     check_models(setting.pool, parts, setting.device, tell)
     work = Bench(setting, tell).do if engine == "local" else partial(_apart, setting)
     found: dict[int, Done] = {}
+    finished = (setting.out / POOL).exists()  # what it left stays until all is done again
     tell("study the pool", 0, len(parts))
     gpus = int(setting.device.startswith("cuda"))
     for place, done in run(work, parts, engine=engine, gpus=gpus):
         found[place] = done
         tell("study the pool", len(found), len(parts))
-        if records := _joined(found):
-            write_records(setting.out / RECORDS, records)
+        if not finished:  # so that a report can be made before the end
+            write_records(setting.out / RECORDS, _joined(found))
+    write_records(setting.out / RECORDS, _joined(found))
+    keep_pool(setting.out, setting.pool)
     failures = [one for place in sorted(found) for one in found[place].failures]
     vacant = [member for member in _members(parts) if member.made == "vacant"]
     return Studied(_joined(found), failures, vacant)
 
 
 def _apart(setting: Setting, part: Part) -> Done:
-    """A part in a process of its own."""
-    return Bench(setting).do(part)
+    """A part in a process of its own, where Ray shows no GPU but the part's."""
+    device = setting.device.partition(":")[0]
+    return Bench(replace(setting, device=device)).do(part)
 
 
 def check_models(
@@ -106,10 +112,11 @@ def check_models(
             try:
                 load_model(source, prompts=None, device=device)
             except (ValueError, OSError, RuntimeError) as error:
-                problems.append(f"{source}: {one_line(error)}")
+                problems.append(f"{source}: {' '.join(str(error).split())}")
         tell("check that the models load", len(sources), len(sources))
     if problems:
-        raise ValueError(f"{len(problems)} faults of the pool: {'; '.join(problems)}")
+        told = "".join(f"\n- {problem}" for problem in problems)
+        raise ValueError(f"{len(problems)} models of the pool cannot be had:{told}")
 
 
 def _members(parts: Sequence[Part]) -> list[Member]:
@@ -122,12 +129,12 @@ def _joined(found: Mapping[int, Done]) -> list[Record]:
     return list(dict.fromkeys(records))
 
 
-def keep_pool(out: Path, text: str) -> None:
-    """Put a pool's file beside its results.
+def keep_pool(out: Path, pool: "Pool") -> None:
+    """Put a pool's file beside its results, its models' paths as they are found from here.
 
     Args:
         out: The study's folder.
-        text: The pool's TOML.
+        pool: The pool.
     """
     with replacing(out / POOL) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(pool_toml(pool.placed()), encoding="utf-8")

@@ -1,6 +1,7 @@
 """A classifier trained on images on disk: where data, models and training meet."""
 
 import json
+import os
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +35,10 @@ MODEL, CHECKPOINT, RUN = "model.safetensors", "checkpoint.safetensors", "run.jso
 
 @dataclass(frozen=True)
 class Running:
-    """How a training run is computed. Of all this only the precision is part of what it is.
+    """How a training run is computed.
+
+    Of all this only the precision is part of what it is; and where BatchNorm or dropout
+    depends on them, the micro-batch and the number of processes.
 
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:1``; under ``torchrun`` with ``cuda``, each
@@ -300,7 +304,7 @@ def _determined(
     weight, bias, labels = (
         sha256(part.detach().cpu().numpy().tobytes()).hexdigest() for part in parts
     )
-    determined = {
+    determined: dict[str, Any] = {
         "encoder": start.fingerprint,
         "head": [weight, bias, head.normalizes],
         "classes": list(start.classes),
@@ -308,7 +312,37 @@ def _determined(
         "images": [images.fingerprint(), labels],
         "precision": running.precision,
     }
+    if _sees_the_batch(start):
+        shared = [running.micro_batch, int(os.environ.get("WORLD_SIZE", "1"))]
+        determined["micro-batch and processes"] = shared
     return json.loads(json.dumps(determined))
+
+
+def _sees_the_batch(classifier: Classifier) -> bool:
+    """Whether what is learned of an image depends on the others beside it, or on a draw."""
+    norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+    return any(
+        isinstance(part, norms) or (isinstance(part, torch.nn.Dropout) and part.p > 0)
+        for part in classifier.encoder.modules()
+    )
+
+
+def run_key(
+    start: Classifier, lessons: Lessons, recipe: EpochRecipe, running: Running
+) -> str:
+    """A hash of all that the trained weights depend on but for rounding.
+
+    Args:
+        start: Where the run starts.
+        lessons: Its images.
+        recipe: How it trains.
+        running: How it is computed.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    determined = _determined(start, lessons, recipe, running)
+    return sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
 
 
 def _check_folder(out: Path, determined: dict[str, Any]) -> None:

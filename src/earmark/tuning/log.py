@@ -74,8 +74,8 @@ def logging_to(
         return
     check_wandb(wanted=wandb is not None)
     out.mkdir(parents=True, exist_ok=True)
+    run = _started(wandb)
     board = _board(out, since)
-    run = None if wandb is None else import_module("wandb").init(**wandb)
     try:
         with _reopened(out / LOG, since) as lines:
             yield Log(lines, board, run)
@@ -84,6 +84,18 @@ def logging_to(
             board.close()
         if run:
             run.finish()
+
+
+def _started(wandb: Mapping[str, Any] | None) -> Any:
+    if wandb is None:
+        return None
+    try:
+        return import_module("wandb").init(**wandb)
+    except Exception as error:
+        raise ValueError(
+            f"Weights & Biases did not start ({error}): see wandb login, or leave out "
+            "--wandb."
+        ) from error
 
 
 def check_wandb(*, wanted: bool) -> None:

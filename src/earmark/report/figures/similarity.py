@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 
 import altair as alt
 
@@ -33,8 +33,8 @@ def similarity(pool: Pool, *, number: str) -> Figure | None:
         return None
     lowest = min(point["low"] for _, points in drawn for point in points)
     low = min(0.0, lowest)
-    notes = {point["How"] for _, points in drawn for point in points if point["How"]}
-    how = f" Computed {_listed(sorted(notes))}." if notes else ""
+    notes = [point["How"] for _, points in drawn for point in points if point["How"]]
+    how = f" Computed {_listed(notes)}." if notes else ""
     charts = [
         _panel([p for p in points if p["Kind"] == kind], low, row.label, kind)
         for row, points in drawn
@@ -53,7 +53,12 @@ def similarity(pool: Pool, *, number: str) -> Figure | None:
 
 
 def _listed(notes: Sequence[str]) -> str:
-    return " or ".join(note if note.startswith("exact") else f"by {note}" for note in notes)
+    """By which methods, and on how many images, from the notes of records."""
+    said = [note.partition(";")[0].partition(", ") for note in notes]
+    methods = sorted({f"by {one}" if "batch" in one else one for one, _, _ in said})
+    samples = {rest.split()[0] for _, _, rest in said if rest}
+    drawn = f", on a draw of {' or '.join(sorted(samples))} images of larger sets"
+    return " or ".join(methods) + (drawn if samples else "")
 
 
 def _points(pool: Pool, row: Row) -> list[Point]:
@@ -74,8 +79,8 @@ def _points(pool: Pool, row: Row) -> list[Point]:
 
 def _summed(images_of: str, held: Sequence[Record]) -> Point:
     values = [record.value for record in held]
-    mean, deviation = fmean(values), pstdev(values)
     several = len(values) > 1
+    mean, deviation = fmean(values), stdev(values) if several else 0.0
     return {
         "Images": images_of,
         "y": rounded(mean),

@@ -9,7 +9,7 @@ from .ids import split_file
 from .schema import Pool
 
 
-def pool_problems(pool: Pool, *, to_come: Collection[str] = ()) -> list[str]:
+def pool_problems(pool: Pool) -> list[str]:
     """What is wrong with the models that a pool names: all of it, without the network.
 
     A model in a file is loaded and let go again; of a published one its name is looked up
@@ -17,7 +17,6 @@ def pool_problems(pool: Pool, *, to_come: Collection[str] = ()) -> list[str]:
 
     Args:
         pool: The pool.
-        to_come: Ids whose files the study makes itself.
 
     Returns:
         A line for each model that could not be loaded; none if all is well.
@@ -30,8 +29,7 @@ def pool_problems(pool: Pool, *, to_come: Collection[str] = ()) -> list[str]:
     told = [
         f"{where}: {problem}"
         for where, name, classifies in _models(pool)
-        if name not in to_come
-        and (problem := _model_problem(name, pool, classifies=classifies))
+        if name and (problem := _model_problem(name, pool, classifies=classifies))
     ]
     for one in pool.supervised:
         if one.train and (problem := _architecture_problem(one.train)):

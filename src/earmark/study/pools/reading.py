@@ -30,7 +30,8 @@ _LISTS = ("family", "supervised", "control")
 def read_pool(name: str | Path, *, base: Path | None = None) -> Pool:
     """Read a pool, and say all that is wrong with what its file says.
 
-    Whether the models exist is not asked here: that is for `pool_problems`.
+    Where its file is at fault, the models that it names are asked for too, so that all is
+    told together; where it is not, that is for `pool_problems`.
 
     Args:
         name: One of `POOLS`, or the path of a TOML file of the same shape.
@@ -51,11 +52,14 @@ def read_pool(name: str | Path, *, base: Path | None = None) -> Pool:
     """
     shipped = str(name) in POOLS
     document = _document(pool_text(name), str(name))
+    folder = (base or Path()) if shipped else Path(name).parent
     if problems := [*_unknown_base(document), *_invalid(document), *_conflicts(document)]:
+        from .checking import pool_problems
+
+        problems += pool_problems(_readable(document, folder))
         listed = "".join(f"\n- {problem}" for problem in problems)
         things = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise ValueError(f"The pool {name} has {things}:{listed}")
-    folder = (base or Path()) if shipped else Path(name).parent
     return Pool.model_validate({"name": Path(name).stem, **document, "base": folder})
 
 
@@ -121,6 +125,26 @@ def _document(text: str, name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is not TOML: {error}.") from error
 
 
+def _readable(document: Mapping[str, Any], base: Path) -> Pool:
+    """The models that a faulty file names, to be asked for all the same."""
+    fields = {"family": "families", "supervised": "supervised", "control": "controls"}
+    entries: dict[str, Any] = {
+        field: tuple(_named(entry, _TABLES[key]) for entry in _entries(document, key))
+        for key, field in fields.items()
+    }
+    return Pool.model_construct(base=base, **entries)
+
+
+def _named(entry: Mapping[str, Any], table: type[BaseModel]) -> BaseModel:
+    """An entry's texts, whatever else is wrong with it."""
+    texts: dict[str, Any] = {
+        name: value if isinstance(value := entry.get(name), str) else ""
+        for name in table.model_fields
+        if name != "finetune"
+    }
+    return table.model_construct(**texts)
+
+
 def _unknown_base(document: Mapping[str, Any]) -> Iterator[str]:
     if "base" in document:
         yield "unknown key 'base': relative paths start from the folder of the file"
@@ -132,6 +156,8 @@ def _invalid(document: Mapping[str, Any]) -> Iterator[str]:
         Pool.model_validate({"name": "unnamed", **document, "base": Path()})
     except ValidationError as errors:
         for error in errors.errors(include_url=False):
+            if error["type"] == "too_short" and error["input"]:
+                continue  # each of the entries that are missing here is told on its own
             yield _told(error["loc"], error)
 
 

@@ -181,6 +181,29 @@ class Pool(_Table):
         """
         return located(name, self.base)
 
+    def placed(self) -> "Pool":
+        """The same pool, with paths that are found from any folder."""
+
+        def all_of(entries: tuple[Any, ...], *keys: str) -> tuple[Any, ...]:
+            return tuple(
+                entry.model_copy(
+                    update={
+                        key: self.located(name)
+                        for key in keys
+                        if (name := getattr(entry, key)) is not None
+                    }
+                )
+                for entry in entries
+            )
+
+        return self.model_copy(
+            update={
+                "families": all_of(self.families, "zero_shot", "finetuned"),
+                "supervised": all_of(self.supervised, "model"),
+                "controls": all_of(self.controls, "model"),
+            }
+        )
+
     def vacant(self) -> tuple[Control, ...]:
         """The controls whose place no model takes."""
         return tuple(control for control in self.controls if control.model is None)
