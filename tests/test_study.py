@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from earmark.study.members import Part, parts_of
 from earmark.study.plan import plan
 from earmark.study.pools import Pool, pool_toml, read_pool
 from earmark.study.sets import find_sets
-from earmark.study.study import run_study
+from earmark.study.study import Studied, run_study
 
 COUNTS = dict.fromkeys(("imagenet", "v2", "r", "sketch", "objectnet", "a"), 40)
 COUNTS |= {"broden": 60}
@@ -63,9 +64,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def copied(setting: Setting, folder: Path) -> Setting:
+    """A finished study in another folder, to be changed."""
+    return replace(setting, out=Path(copytree(setting.out, folder / "copied")))
+
+
 @pytest.fixture
 def setting(lab: Path, tmp_path: Path) -> Setting:
     return Setting(small(read_pool("lab", base=lab)), lab / "data", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def studied(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Setting, Studied]:
+    """A study that is finished: tests leave its folder as it is."""
+    out = tmp_path_factory.mktemp("studied")
+    setting = Setting(small(read_pool("lab", base=lab)), lab / "data", out)
+    return setting, run_study(setting)
 
 
 def test_the_lab_makes_every_tower_that_its_pool_names(lab: Path):
@@ -100,8 +114,8 @@ def test_families_differ_in_world_and_width(family: str):
     assert own.train == whole.train
 
 
-def test_records_of_every_part(setting: Setting):
-    found = run_study(setting)
+def test_records_of_every_part(studied: tuple[Setting, Studied]):
+    setting, found = studied
 
     assert found.failures == []
     assert read_records(setting.out / RECORDS) == found.records
@@ -129,8 +143,10 @@ def test_records_of_every_part(setting: Setting):
     }
 
 
-def test_accuracy_halfway_is_that_of_the_mean_weights(setting: Setting, lab: Path):
-    records = run_study(setting).records
+def test_accuracy_halfway_is_that_of_the_mean_weights(
+    studied: tuple[Setting, Studied], lab: Path
+):
+    records = studied[1].records
 
     ends = [load_model(f"lab:{name}") for name in ("zero-shot", "finetuned")]
     states = [end.encoder.state_dict() for end in ends]
@@ -151,8 +167,8 @@ def test_accuracy_halfway_is_that_of_the_mean_weights(setting: Setting, lab: Pat
     assert accuracy.value == pytest.approx(right, abs=1.5 / len(images))  # one near tie
 
 
-def test_a_second_run_makes_nothing_again(setting: Setting):
-    first = run_study(setting)
+def test_a_second_run_makes_nothing_again(studied: tuple[Setting, Studied]):
+    setting, first = studied
     before = {path: path.stat().st_mtime_ns for path in (setting.out / "records").iterdir()}
     told: list[str] = []
 
@@ -193,8 +209,11 @@ def test_what_hangs_on_a_changed_model_is_made_again(lab: Path, tmp_path: Path):
         assert values(after, **other) != values(before, **other)
 
 
-def test_what_a_pool_no_longer_asks_for_is_not_reported(setting: Setting, lab: Path):
-    before = run_study(setting).records
+def test_what_a_pool_no_longer_asks_for_is_not_reported(
+    studied: tuple[Setting, Studied], lab: Path, tmp_path: Path
+):
+    setting = copied(studied[0], tmp_path)
+    before = studied[1].records
     fewer = tuple(read_pool("lab", base=lab).alphas[:1])
     pool = setting.pool.model_copy(update={"alphas": fewer})
 
@@ -236,9 +255,9 @@ def test_all_models_that_cannot_load_are_told_before_any_work(lab: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_plan_tells_what_is_there(setting: Setting):
-    states = {row.state for row in plan(setting.pool, setting.out)}
-    run_study(setting)
+def test_the_plan_tells_what_is_there(studied: tuple[Setting, Studied], tmp_path: Path):
+    setting = copied(studied[0], tmp_path)
+    states = {row.state for row in plan(setting.pool, tmp_path / "nothing")}
     (part, *_) = parts_of(setting.pool)
     records_file(setting.out, name_along(part, 0.5)).unlink()
 
@@ -252,17 +271,20 @@ def test_the_plan_tells_what_is_there(setting: Setting):
 RUN = """
 import sys
 from pathlib import Path
+from shutil import copytree
 from earmark.study.bench import Setting
 from earmark.study.pools import read_pool
 from earmark.study.sets import find_sets
-from earmark.study.study import run_study
+from earmark.study.study import Studied, run_study
 pool, data, out = sys.argv[1:]
 run_study(Setting(read_pool(pool), Path(data), Path(out)))
 """
 
 
-def test_killed_and_resumed_it_ends_the_same(setting: Setting, lab: Path, tmp_path: Path):
-    whole = run_study(setting).records
+def test_killed_and_resumed_it_ends_the_same(
+    studied: tuple[Setting, Studied], lab: Path, tmp_path: Path
+):
+    setting, whole = studied[0], studied[1].records
     file, out = tmp_path / "pool.toml", tmp_path / "killed"
     file.write_text(pool_toml(setting.pool))
     command = [sys.executable, "-c", RUN, str(file), str(lab / "data"), str(out)]
@@ -286,8 +308,10 @@ def wait_for(out: Path, process: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.05)
 
 
-def test_on_ray_it_ends_the_same(setting: Setting, lab: Path, tmp_path: Path):
-    whole = run_study(setting).records
+def test_on_ray_it_ends_the_same(
+    studied: tuple[Setting, Studied], lab: Path, tmp_path: Path
+):
+    setting, whole = studied[0], studied[1].records
     file, out = tmp_path / "pool.toml", tmp_path / "ray"
     file.write_text(pool_toml(setting.pool))
     command = [sys.executable, "-m", "earmark", "study", str(file), "--engine", "ray"]
@@ -319,17 +343,17 @@ def test_a_key_holds_the_settings_the_lines_and_the_labels(lab: Path):
     assert key_of_settings(workers, "cpu") == key_of_settings(Encoding(), "cpu")
 
 
-def test_what_lies_between_leaves_no_activations(setting: Setting):
-    run_study(setting)
+def test_what_lies_between_leaves_no_activations(studied: tuple[Setting, Studied]):
+    setting, _ = studied
 
     assert list((setting.out / "activations").iterdir())
     assert not list((setting.out / "along").glob("*"))
 
 
 def test_the_report_before_stays_until_all_is_done_again(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
+    studied: tuple[Setting, Studied], monkeypatch: pytest.MonkeyPatch
 ):
-    whole = run_study(setting).records
+    setting, whole = studied[0], studied[1].records
     done = Bench.do
 
     def stopped(bench: Bench, part: Part) -> Done:
