@@ -182,8 +182,7 @@ finetuned = "RN50,nowhere.pt"
         assert told in str(error.value)
 
 
-def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path):
-    text = """
+FAULTY = """
 titel = "Mine"
 alphas = [0.5, 0.2, 1.0]
 base = "."
@@ -220,6 +219,10 @@ kind = "no-clip"
 backbone = "RN50"
 finetune = "yes"
 """
+
+
+def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path):
+    text = FAULTY
     with pytest.raises(ValueError, match="problems") as told:
         read_pool(written(tmp_path, text))
     for part in (

@@ -14,21 +14,23 @@ import numpy as np
 import pytest
 import torch
 
-from earmark import PAPER_BASELINE, load_model
+from earmark import PAPER_BASELINE, Classifier, Head, load_model
 from earmark.activations import Encoding
 from earmark.data.imagenet import read_dataset
 from earmark.models.lab_resnet import LabArchitecture
 from earmark.models.saved import load_classifier, save_classifier
 from earmark.results import RECORDS, Record, read_records, select
+from earmark.study import bench
 from earmark.study.bench import Bench, Done, Setting, name_along, records_file
 from earmark.study.keys import key_of_lines, key_of_sets, key_of_settings
 from earmark.study.lab_pool import LAB_TOWERS, family_plan, prepare_lab
 from earmark.study.lab_towers import LabPlan
-from earmark.study.members import Part, parts_of
+from earmark.study.members import Member, Part, parts_of
 from earmark.study.plan import plan
 from earmark.study.pools import Pool, pool_toml, read_pool
 from earmark.study.sets import find_sets
 from earmark.study.study import Studied, run_study
+from earmark.study.training import Running
 
 COUNTS = dict.fromkeys(("imagenet", "v2", "r", "sketch", "objectnet", "a"), 40)
 COUNTS |= {"broden": 60}
@@ -116,6 +118,7 @@ def test_families_differ_in_world_and_width(family: str):
 
 def test_records_of_every_part(studied: tuple[Setting, Studied]):
     setting, found = studied
+    assert len(set(found.records)) == len(found.records)  # lines that parts share, once
 
     assert found.failures == []
     assert read_records(setting.out / RECORDS) == found.records
@@ -268,6 +271,46 @@ def test_the_plan_tells_what_is_there(studied: tuple[Setting, Studied], tmp_path
     assert sorted(later.values()) == ["1 of 2 there", *["there"] * 4]
 
 
+def test_a_plan_says_for_how_long_models_are_trained(lab: Path):
+    pool = small(read_pool("lab", base=lab))
+    family = pool.families[0].model_copy(update={"finetuned": None})
+    recipe = pool.finetune.model_copy(update={"epochs": 3})
+    pool = pool.model_copy(update={"families": (family,), "finetune": recipe})
+
+    work = {row.model: row.work for row in plan(pool)}
+
+    assert work["lab:zero-shot finetuned"] == "finetune for 3 epochs, measure"
+
+
+def test_an_encoder_without_a_head_is_finetuned_from_a_random_one(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bare = load_model("lab:zero-shot")
+    bare = replace(bare, head=Head(bare.head.weight[:0]), classes=())
+    started: list[tuple[Classifier, Running]] = []
+
+    def train_on(start: Classifier, *_: object, running: Running, **__: object):
+        started.append((start, running))
+        return start
+
+    monkeypatch.setattr(bench, "load_model", lambda *_, **__: bare)
+    monkeypatch.setattr(bench, "train_on", train_on)
+    pool = small(read_pool("lab", base=lab))
+    recipe = pool.finetune.model_copy(update={"precision": "bfloat16", "batch_size": 8})
+    pool = pool.model_copy(update={"finetune": recipe, "alphas": (), "cka": None})
+    (tmp_path / "train").symlink_to(lab / "data" / "imagenet" / "val")
+    member = Member("bare", "bare", "finetuned", "lab ResNet", "none", "other", "no-clip")
+
+    Bench(Setting(pool, tmp_path, tmp_path / "out")).do(Part(member))
+
+    ((start, running),) = started
+    folders = sorted(path.name for path in (tmp_path / "train").iterdir() if path.is_dir())
+    assert list(start.classes) == folders
+    assert start.head.weight.shape == (len(start.classes), 128)
+    assert start.head.weight.std() > 0
+    assert (running.precision, running.micro_batch) == ("bfloat16", 8)
+
+
 RUN = """
 import sys
 from pathlib import Path
@@ -276,6 +319,7 @@ from earmark.study.bench import Setting
 from earmark.study.pools import read_pool
 from earmark.study.sets import find_sets
 from earmark.study.study import Studied, run_study
+from earmark.study.training import Running
 pool, data, out = sys.argv[1:]
 run_study(Setting(read_pool(pool), Path(data), Path(out)))
 """

@@ -84,6 +84,14 @@ class Done:
     failures: list[Failure]
 
 
+@dataclass(frozen=True)
+class _End:
+    """A model, and what fixes it: hashed once, since that reads all weights."""
+
+    model: Classifier
+    key: dict[str, object]
+
+
 class Bench:
     """Does parts of one study one after another; what they share is read once.
 
@@ -110,13 +118,14 @@ class Bench:
             Its records.
         """
         done = Done([], [])
-        models = [self._ready(member, done) for member in part.members]
-        for member, model in zip(part.members, models, strict=True):
-            if model is not None:
+        ends: list[_End] = []
+        for member in part.members:
+            if (model := self._ready(member, done)) is not None:
+                ends.append(end := _End(model, key_of_model(model)))
                 with _attempting(f"measure {member.name}", done):
-                    done.records.extend(self._measured(member, model))
-        if len(models) == 2 and all(models):
-            self._between(part, models[0], models[1], done)  # type: ignore[arg-type]
+                    done.records.extend(self._measured(member, end))
+        if len(ends) == 2:
+            self._between(part, ends[0], ends[1], done)
         return done
 
     def _ready(self, member: Member, done: Done) -> Classifier | None:
@@ -178,8 +187,8 @@ class Bench:
         learned.encoder.to(setting.device)
         return learned
 
-    def _measured(self, member: Member, model: Classifier) -> list[Record]:
-        sets, known = self._found(model)
+    def _measured(self, member: Member, end: _End) -> list[Record]:
+        model, (sets, known) = end.model, self._found(end.model)
         lines = lines_for(model.classes, sets)
 
         def make() -> list[Record]:
@@ -193,43 +202,32 @@ class Bench:
                 tell=self._tell,
             )
 
-        key = key_of(
-            "scan", model=key_of_model(model), **self._known(known, lines.baselines)
-        )
+        key = key_of("scan", model=end.key, **self._known(known, lines.baselines))
         return [*lines.records, *member.grouped(self._kept(member.name, key, make))]
 
-    def _between(self, part: Part, zero: Classifier, one: Classifier, done: Done) -> None:
+    def _between(self, part: Part, zero: _End, one: _End, done: Done) -> None:
         """Along the path between two models, and their layers side by side."""
-        ends = [key_of_model(zero), key_of_model(one)]
         for alpha in self._setting.pool.alphas:
             with _attempting(f"measure {part.label} at alpha {alpha:g}", done):
-                done.records.extend(self._along(part, zero, one, alpha, ends))
+                done.records.extend(self._along(part, zero, one, alpha))
         if (how := self._setting.pool.cka) is not None:
             with _attempting(f"compare the layers of {part.label}", done):
-                done.records.extend(self._compared(part, zero, one, ends, how))
+                done.records.extend(self._compared(part, zero, one, how))
 
-    def _along(
-        self,
-        part: Part,
-        zero: Classifier,
-        one: Classifier,
-        alpha: float,
-        ends: Sequence[object],
-    ) -> list[Record]:
-        sets, known = self._found(zero)
+    def _along(self, part: Part, zero: _End, one: _End, alpha: float) -> list[Record]:
+        sets, known = self._found(zero.model)
         if sets.imagenet.labels is None:
             raise ValueError(
                 f"{sets.imagenet.root} has no class folders of the head's classes, and "
                 "between two models accuracy is measured: give such a folder, or no alphas."
             )
-        lines = lines_for(zero.classes, sets).baselines
+        lines = lines_for(zero.model.classes, sets).baselines
         name = name_along(part, alpha)
-
         store = self._setting.out / "along" / slug(name)
 
         def make() -> list[Record]:
             return scan_along(
-                replace(interpolated(zero, one, alpha), name=name),
+                replace(interpolated(zero.model, one.model, alpha), name=name),
                 sets,
                 lines,
                 store,
@@ -237,7 +235,9 @@ class Bench:
                 tell=self._tell,
             )
 
-        key = key_of("along", ends=ends, alpha=alpha, **self._known(known, lines))
+        key = key_of(
+            "along", ends=[zero.key, one.key], alpha=alpha, **self._known(known, lines)
+        )
         try:
             records = self._kept(name, key, make)
         except _FAILURES:
@@ -246,22 +246,18 @@ class Bench:
         rmtree(store, ignore_errors=True)  # as many gigabytes again for each alpha
         return part.first.grouped(records, alpha=alpha)
 
-    def _compared(
-        self,
-        part: Part,
-        zero: Classifier,
-        one: Classifier,
-        ends: Sequence[object],
-        how: "Cka",
-    ) -> list[Record]:
-        sets, known = self._found(zero)
+    def _compared(self, part: Part, zero: _End, one: _End, how: "Cka") -> list[Record]:
+        sets, known = self._found(zero.model)
 
         def make() -> list[Record]:
             workers = self._setting.encoding.workers
-            read = self._readable(zero, sets)
-            return compared(one, zero, read, how, workers=workers, tell=self._tell)
+            read = self._readable(zero.model, sets)
+            return compared(
+                one.model, zero.model, read, how, workers=workers, tell=self._tell
+            )
 
-        key = key_of("cka", ends=ends, how=how.model_dump(), **self._known(known, ()))
+        compares = {"ends": [zero.key, one.key], "how": how.model_dump()}
+        key = key_of("cka", **compares, **self._known(known, ()))
         return part.first.grouped(self._kept(name_of_layers(part), key, make))
 
     def _readable(self, model: Classifier, sets: Sets) -> Sets:

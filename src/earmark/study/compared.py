@@ -1,5 +1,7 @@
 """A family's two models, layer by layer on each set of images, as records (Figs. 5, 6)."""
 
+from functools import partial
+
 from ..models.classifier import Classifier
 from ..results import Record
 from .layers import Comparing, compare_layers
@@ -30,34 +32,33 @@ def compared(
     Returns:
         Two records for each layer and set; none for a layer that is dead on it.
     """
-    records: list[Record] = []
-    for images in (sets.imagenet, *sets.shifts):
-        comparing = Comparing(
-            pairs="same",
-            batch_size=how.batch_size,
-            workers=workers,
-            sample=how.sample if how.sample < len(images) else None,
+    row = partial(Record, one.name, one.backbone, one.pretraining, one.role, quantity="cka")
+    return [
+        row(
+            value=value,
+            dataset=images.name,
+            setting=setting,
+            item=pair.layer,
+            x=float(pair.place),
+            n=pair.n,
+            note=f"{pair.note}; no interval",
         )
-        found = compare_layers(
-            zero, one, images, layers=how.layers, how=comparing, tell=tell
-        )
-        for row in found.rows:
-            for setting, value in (("", row.cka), ("standardised", row.standardized)):
-                if value is not None:
-                    records.append(
-                        Record(
-                            one.name,
-                            one.backbone,
-                            one.pretraining,
-                            one.role,
-                            "cka",
-                            value,
-                            dataset=images.name,
-                            setting=setting,
-                            item=row.layer,
-                            x=float(row.place),
-                            n=row.n,
-                            note=f"{row.note}; no interval",
-                        )
-                    )
-    return records
+        for images in (sets.imagenet, *sets.shifts)
+        for pair in compare_layers(
+            zero,
+            one,
+            images,
+            layers=how.layers,
+            how=_comparing(how, len(images), workers),
+            tell=tell,
+        ).rows
+        for setting, value in (("", pair.cka), ("standardised", pair.standardized))
+        if value is not None
+    ]
+
+
+def _comparing(how: Cka, images: int, workers: int | None) -> Comparing:
+    sample = how.sample if how.sample < images else None
+    return Comparing(
+        pairs="same", batch_size=how.batch_size, workers=workers, sample=sample
+    )

@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .bench import name_along, name_of_layers, records_file
+from ..tuning.recipes import FINETUNE, SUPERVISED
+from .bench import changed, name_along, name_of_layers, records_file
 from .members import Member, Part, parts_of
+from .pools import STUDY_IMAGES, Pool, model_size
 
-if TYPE_CHECKING:
-    from .pools import Pool
-
-
-CONTROLS = ("no-clip", "captioned-id", "untrained")
 _WORK = {
     "loaded": "load",
     "finetuned": "finetune for {epochs} epochs",
@@ -44,7 +40,7 @@ class Planned:
     state: str
 
 
-def plan(pool: "Pool", out: Path | None = None) -> list[Planned]:
+def plan(pool: Pool, out: Path | None = None) -> list[Planned]:
     """What a study of a pool will do, told without weights, data or network.
 
     Args:
@@ -62,14 +58,13 @@ def plan(pool: "Pool", out: Path | None = None) -> list[Planned]:
     return rows
 
 
-def _model(pool: "Pool", part: Part, member: Member, out: Path | None) -> Planned:
-    from .pools import STUDY_IMAGES, model_size
-
+def _model(pool: Pool, part: Part, member: Member, out: Path | None) -> Planned:
     size = model_size(member.source)
     if member.made == "vacant":
         return Planned(part.label, member.name, member.group, "", None, None, "vacant")
     made = member.made in {"finetuned", "trained"}
-    kind = member.group if member.group in CONTROLS else member.role
+    alone = part.second is None  # a control, or a supervised model, which has no group
+    kind = member.group if alone and member.group else member.role
     return Planned(
         part.label,
         member.name,
@@ -81,7 +76,7 @@ def _model(pool: "Pool", part: Part, member: Member, out: Path | None) -> Planne
     )
 
 
-def _between(pool: "Pool", part: Part, out: Path | None) -> Planned:
+def _between(pool: Pool, part: Part, out: Path | None) -> Planned:
     works: list[str] = []
     if pool.alphas:
         first, *_, last = (*pool.alphas, pool.alphas[-1])
@@ -97,13 +92,11 @@ def _between(pool: "Pool", part: Part, out: Path | None) -> Planned:
     return Planned(part.label, "between the two", "interpolated", work, None, None, state)
 
 
-def _epochs(pool: "Pool", member: Member) -> int:
+def _epochs(pool: Pool, member: Member) -> int:
     """How many epochs the study trains a model for."""
-    from ..tuning.recipes import FINETUNE, SUPERVISED
-
-    changed = pool.finetune if member.made == "finetuned" else pool.train
-    recipe = FINETUNE if member.made == "finetuned" else SUPERVISED
-    return changed.epochs or recipe.epochs
+    if member.made == "finetuned":
+        return changed(FINETUNE, pool.finetune).epochs
+    return changed(SUPERVISED, pool.train).epochs
 
 
 def _state(out: Path | None, names: Sequence[str]) -> str:

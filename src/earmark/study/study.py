@@ -71,13 +71,14 @@ def run_study(setting: Setting, *, engine: str = "local", tell: Tell = silent) -
     for place, done in run(work, parts, engine=engine, gpus=gpus):
         found[place] = done
         tell("study the pool", len(found), len(parts))
-        if not finished:  # so that a report can be made before the end
+        if not finished and len(found) < len(parts):  # for a report before the end
             write_records(setting.out / RECORDS, _joined(found))
-    write_records(setting.out / RECORDS, _joined(found))
+    records = _joined(found)
+    write_records(setting.out / RECORDS, records)
     keep_pool(setting.out, setting.pool)
     failures = [one for place in sorted(found) for one in found[place].failures]
     vacant = [member for member in _members(parts) if member.made == "vacant"]
-    return Studied(_joined(found), failures, vacant)
+    return Studied(records, failures, vacant)
 
 
 def _apart(setting: Setting, part: Part) -> Done:
