@@ -266,7 +266,8 @@ def _built(
     """The encoder, with random weights, how it is shown images, and its blueprint."""
     if "blueprint" in description:
         blueprint = Blueprint(**description["blueprint"])
-        return _build(blueprint), Preprocessing(**description["transform"]), blueprint
+        transform = Preprocessing(**description["transform"])
+        return build_encoder(blueprint), transform, blueprint
     if (architecture := description["architecture"]) != _LAB_RESNET:
         raise ValueError(f"its architecture {architecture!r} is not {_LAB_RESNET!r}.")
     widths = description["widths"]
@@ -274,7 +275,18 @@ def _built(
     return encoder, LabTransform(**description["transform"]), None
 
 
-def _build(blueprint: Blueprint) -> nn.Module:
+def build_encoder(blueprint: Blueprint) -> nn.Module:
+    """An encoder with random weights, by the library that it is of.
+
+    Args:
+        blueprint: A classifier's.
+
+    Returns:
+        The encoder, on the CPU.
+
+    Raises:
+        ValueError: If this version of earmark knows no such library.
+    """
     match blueprint.family:
         case "open_clip":
             from .openclip import build_encoder

@@ -18,7 +18,7 @@ from ..results import Record, kept_key, read_records, write_records
 from ..signatures.robustness import Baseline
 from ..tuning.interpolation import interpolated
 from ..tuning.recipes import FINETUNE, SUPERVISED, EpochRecipe
-from ..tuning.untrained import random_head, untrained
+from ..tuning.untrained import random_head, untrained, untrained_like
 from .compared import compared
 from .keys import key_of, key_of_lines, key_of_model, key_of_sets, key_of_settings
 from .lessons import read_lessons, training_folder
@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 RECORDS_FOLDER = "records"
 _FAILURES = (ValueError, OSError, RuntimeError)  # of one model; the study goes on
-_VERBS = {"loaded": "load", "finetuned": "finetune", "trained": "train"}
+_VERBS = {
+    "loaded": "load",
+    "finetuned": "finetune",
+    "trained": "train",
+    "untrained": "make",
+}
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,10 @@ class Bench:
         if member.made == "trained":
             return self._trained(member)
         loaded = self._loaded(member.source)
+        if member.made == "untrained":
+            control = untrained_like(loaded)
+            control.encoder.to(self._setting.device)
+            return control
         return self._finetuned(member, loaded) if member.made == "finetuned" else loaded
 
     def _loaded(self, source: str) -> Classifier:

@@ -8,9 +8,9 @@ from ..models.classifier import Classifier, Role
 from ..results import Record
 
 if TYPE_CHECKING:
-    from .pools import Control, Pool
+    from .pools import Control, Family, Pool
 
-Made = Literal["loaded", "finetuned", "trained", "vacant"]
+Made = Literal["loaded", "finetuned", "trained", "untrained", "vacant"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Member:
     Attributes:
         name: What records, tables and files call it: its id, as a rule.
         source: What it is made of: the id or path that `load_model` takes, of the model
-            itself or of the one that is finetuned; of a model that is trained from
-            scratch, its architecture.
+            itself, of the one that is finetuned, or of the one whose architecture a
+            control has; of a model that is trained from scratch, its architecture.
         made: How it is come by.
         backbone: As the tables' first column shows it.
         pretraining: As the second column shows it.
@@ -87,7 +87,8 @@ def parts_of(pool: "Pool") -> list[Part]:
         pool: The pool.
 
     Returns:
-        The parts, in the order of the pool's file.
+        The parts, in the order of the pool's file; last the untrained towers that it does
+        not name, one for each backbone.
     """
     families = [
         Part(
@@ -125,7 +126,29 @@ def parts_of(pool: "Pool") -> list[Part]:
         )
         for one in pool.supervised
     ]
-    return families + supervised + [Part(_control(one, pool)) for one in pool.controls]
+    controls = [_control(one, pool) for one in pool.controls] + _untrained(pool)
+    return families + supervised + [Part(one) for one in controls]
+
+
+def _untrained(pool: "Pool") -> list[Member]:
+    """An untrained control for each backbone for which the pool names none."""
+    named = {one.backbone for one in pool.controls if one.kind == "untrained"}
+    first: dict[str, Family] = {}
+    for family in pool.families:
+        first.setdefault(family.backbone, family)
+    return [
+        Member(
+            f"{family.zero_shot} untrained",
+            pool.located(family.zero_shot),
+            "untrained",
+            family.backbone,
+            "none",
+            "other",
+            "untrained",
+        )
+        for family in first.values()
+        if family.backbone not in named
+    ]
 
 
 def _control(control: "Control", pool: "Pool") -> Member:

@@ -13,6 +13,7 @@ _WORK = {
     "loaded": "load",
     "finetuned": "finetune for {epochs} epochs",
     "trained": "train for {epochs} epochs",
+    "untrained": "draw random weights",
 }
 
 
@@ -62,7 +63,9 @@ def _model(pool: Pool, part: Part, member: Member, out: Path | None) -> Planned:
     size = model_size(member.source)
     if member.made == "vacant":
         return Planned(part.label, member.name, member.group, "", None, None, "vacant")
-    made = member.made in {"finetuned", "trained"}
+    weights = size.saved() if member.made in {"finetuned", "trained"} else size.file
+    if member.made == "untrained":
+        weights = 0
     alone = part.second is None  # a control, or a supervised model, which has no group
     kind = member.group if alone and member.group else member.role
     return Planned(
@@ -70,7 +73,7 @@ def _model(pool: Pool, part: Part, member: Member, out: Path | None) -> Planned:
         member.name,
         kind,
         f"{_WORK[member.made].format(epochs=_epochs(pool, member))}, measure",
-        size.saved() if made else size.file,
+        weights,
         size.activations(sum(STUDY_IMAGES.values())),
         _state(out, [member.name]),
     )

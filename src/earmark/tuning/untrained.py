@@ -1,7 +1,8 @@
-"""Classifiers with random weights, for supervised training from nothing."""
+"""Classifiers with random weights: to learn from labels, or as a control."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import floor
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from ..models import mixed_install  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from ..models.classifier import Blueprint, Classifier, Head
 from ..models.heads import show_noise, take_head
+from ..models.lab_resnet import LabResNet
 from ..models.preprocessing import Preprocessing
+from ..models.saved import build_encoder as build_again
 
 
 def untrained(
@@ -65,6 +68,44 @@ def untrained(
         pretraining="none",
         blueprint=blueprint,
     )
+
+
+def untrained_like(classifier: Classifier, *, seed: int = 0) -> Classifier:
+    """A control: the same architecture, preprocessing and classes, with random weights.
+
+    What it shows of a signature, learning is not needed for.
+
+    Args:
+        classifier: A model with a head.
+        seed: Of the weights.
+
+    Returns:
+        A classifier on the CPU, with the role ``other`` and a linear head of random
+        weights.
+
+    Raises:
+        ValueError: If earmark cannot build the encoder again.
+    """
+    with _seeded(seed):
+        encoder = _built_again(classifier)
+    features, classes = classifier.head.weight.shape[1], len(classifier.classes)
+    return replace(
+        classifier,
+        name=f"{classifier.name} untrained",
+        role="other",
+        encoder=encoder.requires_grad_(requires_grad=False).eval(),
+        head=random_head(features, classes, seed=seed + 1),
+        pretraining="none",
+        text=None,
+    )
+
+
+def _built_again(classifier: Classifier) -> torch.nn.Module:
+    if isinstance(classifier.encoder, LabResNet):
+        return LabResNet(classifier.encoder.architecture)
+    if classifier.blueprint is None:
+        raise ValueError(f"{classifier.name} has no blueprint to build its encoder from.")
+    return build_again(classifier.blueprint)
 
 
 def random_head(features: int, classes: int, *, seed: int = 0) -> Head:
