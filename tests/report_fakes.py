@@ -51,6 +51,14 @@ PAPERS = {
     ),
 }
 NAMES = {"RN50": "ResNet50", "RN101": "ResNet101"}
+ORDERS = (
+    "singular",
+    "importance",
+    "singular, gauge-fixed",
+    "pca",
+    "reduced-rank",
+    "random",
+)
 CONTROLS = {"no-clip": "SimCLR", "captioned-id": "ID captions", "untrained": "none"}
 ALPHAS = tuple(k / 10 for k in range(1, 10))
 
@@ -137,8 +145,8 @@ def _cka(draw: random.Random, blank: Record, layers: int) -> Iterator[Record]:
                 note="minibatches of 256",
             )
             for dataset in ("imagenet", *SHIFTS):
-                value = min(1.0, level * draw.uniform(0.85, 1.05))
-                yield replace(at, dataset=dataset, value=value)
+                value = level * draw.uniform(0.85, 0.999)
+                yield replace(at, dataset=dataset, **_around(draw, value, 0.002))
 
 
 def _line(draw: random.Random, name: str = "fake line") -> Iterator[Record]:
@@ -207,14 +215,23 @@ def _directions(draw: random.Random, blank: Record, count: int) -> Iterator[Reco
         rank = replace(
             blank, quantity="spearman_sigma_importance", setting=setting, n=count
         )
-        yield replace(rank, value=draw.uniform(0.85, 0.99))
+        yield replace(rank, **_around(draw, draw.uniform(0.85, 0.98), 0.01))
+        ratio = replace(blank, quantity="importance_ratio", setting=setting, n=4000)
+        yield replace(ratio, **_around(draw, 40.0 * top, 0.5))
+        energy = replace(blank, quantity="outlier_energy", setting=setting, x=0.0)
+        yield replace(energy, value=draw.uniform(0, 0.5), note="1 of 128 features; .8 %")
+    flips = replace(blank, quantity="flipped_predictions", dataset="imagenet", n=4000)
+    yield replace(flips, x=0.0, **_around(draw, 0.03, 0.005))
+    share = replace(blank, quantity="outlier_share", item="7", x=0.0)
+    yield replace(share, value=draw.uniform(0, 0.5))
 
 
 def _pruned(draw: random.Random, blank: Record) -> Iterator[Record]:
     level, lift = LEVEL[blank.role], LIFT[blank.role]
-    for setting in ("singular", "importance"):
+    lost = dict(zip(ORDERS, (0.02, 0.02, 0.02, 0.1, 0.01, 0.6), strict=True))
+    for setting in ORDERS:
         for x in (step / 20 for step in range(20)):
-            kept = 1 - max(0.0, x - 0.8) * 4 - 0.02 * x
+            kept = 1 - max(0.0, x - 0.8) * 4 * (1 - x) - lost[setting] * x
             at = replace(blank, setting=setting, x=x)
             accuracy = replace(at, quantity="pruned_accuracy")
             for dataset, share in (("imagenet", 1.0), ("shifts", 0.6)):
@@ -222,6 +239,21 @@ def _pruned(draw: random.Random, blank: Record) -> Iterator[Record]:
                 yield replace(accuracy, dataset=dataset, **value)
             robust = replace(at, quantity="pruned_effective_robustness", dataset="shifts")
             yield replace(robust, **_around(draw, lift * kept, 0.01))
+
+
+CHECKED = {"chance": 0.05, "beyond chance": 0.95, "surviving": 0.8, "held out": 0.7}
+
+
+def _checked(draw: random.Random, at: Record, count: float) -> Iterator[Record]:
+    for item, share in CHECKED.items():
+        value = round(count * share, 1)
+        yield replace(at, item=item, **_around(draw, value, 0.1 * value))
+        floored = round(0.5 * value, 1)
+        yield replace(at, item=f"floor, {item}", **_around(draw, floored, 0.1 * floored))
+    yield replace(at, item="floor", **_around(draw, 0.5 * count, 0.05 * count))
+    for width in (32, 64, 128) if at.quantity.startswith("unique") else ():
+        value = count * (width / 128) ** 0.5
+        yield replace(at, item=f"width {width}", **_around(draw, value, 0.1 * value))
 
 
 def _concepts(draw: random.Random, blank: Record) -> Iterator[Record]:
@@ -240,8 +272,15 @@ def _concepts(draw: random.Random, blank: Record) -> Iterator[Record]:
             at = replace(
                 blank, setting=setting, x=x, note="probed with 20 positives or more"
             )
-            yield replace(at, quantity="unique_concepts", value=unique, n=len(names))
-            yield replace(at, quantity="polysemanticity", value=unique / 40, n=128)
+            for quantity, value, n in (
+                ("unique_concepts", unique, len(names)),
+                ("polysemanticity", unique / 40, 128),
+            ):
+                wide = 0.1 * value
+                yield replace(at, quantity=quantity, n=n, **_around(draw, value, wide))
+                yield from _checked(
+                    draw, replace(at, quantity=f"{quantity}_checked", n=n), value
+                )
     best = TEXTURES if blank.role == "zero-shot" else THINGS
     for rank, item in enumerate(draw.sample(best, 3), 1):
         top = replace(blank, quantity="top_concept", setting="singular", x=float(rank))

@@ -33,6 +33,38 @@ class Entry:
     cell: Cell
 
 
+def measured(pool: Pool, quantity: str, **wanted: object) -> list[Record]:
+    """The records of one quantity of every model that stands in a row.
+
+    Args:
+        pool: The records, arranged.
+        quantity: What was measured.
+        **wanted: Fields of `Record` and their values.
+
+    Returns:
+        Model by model.
+    """
+    models = [model for _, _, model in pool.models()]
+    return [record for model in models for record in pool.all(model, quantity, **wanted)]
+
+
+def numbered(records: Sequence[Record], what: str) -> str:
+    """How many images, concepts or directions numbers rest on, as a sentence.
+
+    Args:
+        records: The numbers.
+        what: What they rest on.
+
+    Returns:
+        The sentence, after a space; empty where none says.
+    """
+    counts = sorted({record.n for record in records if record.n is not None})
+    if not counts:
+        return ""
+    ends = (f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+    return f" Over {' to '.join(ends)} {what}."
+
+
 def entries(
     records: Iterable[Record], label: Callable[[Record], str], show: Show
 ) -> list[Entry]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from . import judging, judging_alpha
+from . import judging, judging_alpha, judging_concepts
 from .judging import Judge
 
 
@@ -103,7 +103,7 @@ CLAIMS = (
         "above finetuned and above supervised, not seen if below one of them.",
         "the unique concepts of a zero-shot, a finetuned and a supervised model, one by "
         "one",
-        judging.unique_concepts("singular", ("finetuned", "supervised")),
+        judging_concepts.unique_concepts("singular", ("finetuned", "supervised")),
     ),
     Claim(
         "overlap",
@@ -116,7 +116,7 @@ CLAIMS = (
         "than finetuned's alone; not seen if one of the three is contradicted.",
         "the average precisions of the concepts of a zero-shot, a finetuned and a "
         "supervised model",
-        judging.overlap,
+        judging_concepts.overlap,
     ),
     Claim(
         "neuron",
@@ -126,7 +126,7 @@ CLAIMS = (
         "At AP .9: seen if zero-shot is above finetuned, not seen if below.",
         "the unique concepts along the neurons of a zero-shot and a finetuned model, one "
         "by one",
-        judging.unique_concepts("neuron", ("finetuned",)),
+        judging_concepts.unique_concepts("neuron", ("finetuned",)),
     ),
     Claim(
         "texture",
@@ -139,7 +139,7 @@ CLAIMS = (
         "finetuned model's; otherwise not seen.",
         "the best concepts of the most privileged direction of a zero-shot and a "
         "finetuned model",
-        judging.texture,
+        judging_concepts.texture,
     ),
     Claim(
         "polysemanticity",
@@ -149,7 +149,7 @@ CLAIMS = (
         "At AP .9: seen if a direction of the zero-shot model encodes 2 or more on "
         "average, not seen if less than 1.",
         "the polysemanticity of a zero-shot model",
-        judging.polysemanticity,
+        judging_concepts.polysemanticity,
     ),
 )
 """In the order in which the page treats them."""

@@ -1,27 +1,15 @@
-"""How the numbers of one row of the pool judge each claim of the paper."""
+"""How the numbers of one row of the pool judge each claim of the paper but on concepts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..results import Record
-from ..signatures.overlaps import overlaps
-from .encoded import PAPER_THRESHOLD, SECOND_THRESHOLD, encoded
-from .numbers import TIMES, correlation, decimal, percent, points, whole, with_interval
+from .encoded import PAPER_THRESHOLD, encoded
+from .numbers import TIMES, correlation, decimal, percent, points, with_interval
 from .pool import Pool, Row
 from .privileged import PRIVILEGED, Privileged, most_privileged
-from .verdicts import Verdict, above, at_least, below, every, exact, more
-
-TEXTURES = frozenset({
-    "banded", "blotchy", "braided", "bubbly", "bumpy", "chequered", "cobwebbed",
-    "cracked", "crosshatched", "crystalline", "dotted", "fibrous", "flecked",
-    "freckled", "frilly", "gauzy", "grid", "grooved", "honeycombed", "interlaced",
-    "knitted", "lacelike", "lined", "marbled", "matted", "meshed", "paisley",
-    "perforated", "pitted", "pleated", "polka dotted", "porous", "potholed", "scaly",
-    "smeared", "spiralled", "sprinkled", "stained", "stratified", "striped", "studded",
-    "swirly", "veined", "waffled", "woven", "wrinkled", "zigzagged",
-})  # fmt: skip
-"""The 47 textures of Broden, which has them from the Describable Textures Dataset."""
+from .verdicts import Verdict, above, at_least, below, every, exact
 
 TRIO = ("zero-shot", "finetuned", "supervised")
 OUTLIERS = 5.0
@@ -102,7 +90,7 @@ def accuracy(case: Case) -> Judged | None:
         return None
     higher = above(held["finetuned"], held["zero-shot"])
     return Judged(
-        f"Accuracy on ImageNet: {_listed(held, percent)}.",
+        f"Accuracy on ImageNet: {listed(held, percent)}.",
         {"finetuned above zero-shot": higher},
     )
 
@@ -117,7 +105,7 @@ def robustness(case: Case) -> Judged | None:
     noted = [role for role, record in held.items() if record.note]
     mind = f" Mind the note in Table 1 on {' and '.join(noted)}." if noted else ""
     return Judged(
-        f"Points above the line “{line}”: {_listed(held, points)}.{mind}",
+        f"Points above the line “{line}”: {listed(held, points)}.{mind}",
         {
             "zero-shot above finetuned": above(held["zero-shot"], held["finetuned"]),
             "finetuned above supervised": above(held["finetuned"], held["supervised"]),
@@ -133,7 +121,7 @@ def kurtosis(case: Case) -> Judged | None:
         return None
     control = case.one("untrained", "activation_kurtosis", **wanted)
     return Judged(
-        f"Kurtosis: {_listed(held, decimal)}.",
+        f"Kurtosis: {listed(held, decimal)}.",
         {
             "zero-shot has outlier features": at_least(held["zero-shot"], OUTLIERS),
             "finetuned has none": below(held["finetuned"], OUTLIERS),
@@ -148,14 +136,18 @@ def directions(case: Case) -> Judged | None:
     tops = {role: top for role in TRIO if (top := case.top(role))}
     if len(tops) < len(TRIO):
         return None
-    zero_shot, finetuned, supervised = tops.values()
-    weaker = above(exact(zero_shot.importance), exact(finetuned.importance))
+    zero_shot, finetuned, _ = tops.values()
+    ratios = {
+        role: case.one(role, "importance_ratio", setting="") or exact(top.ratio)
+        for role, top in tops.items()
+    }
+    weaker = above(zero_shot.largest, finetuned.largest)
     return Judged(
         f"The largest importance, in multiples of the mean (and itself): {_ratios(tops)}.",
         {
-            "zero-shot has a privileged one": at_least(exact(zero_shot.ratio), PRIVILEGED),
+            "zero-shot has a privileged one": at_least(ratios["zero-shot"], PRIVILEGED),
             "finetuning lowers its importance": weaker,
-            "supervised has none": below(exact(supervised.ratio), PRIVILEGED),
+            "supervised has none": below(ratios["supervised"], PRIVILEGED),
         },
         _direction_controls(case, zero_shot),
     )
@@ -171,6 +163,9 @@ def _direction_controls(case: Case, zero_shot: Privileged) -> str:
         texts.append(
             f"Of what zero-shot's adds to the logits, {share} can change a decision."
         )
+    flips = case.one("zero-shot", "flipped_predictions", x=zero_shot.direction)
+    if flips:
+        texts.append(f"Without it {with_interval(flips, percent)} of predictions change.")
     fixed = {role: top for role in TRIO if (top := case.top(role, setting="gauge-fixed"))}
     if fixed:
         texts.append(
@@ -257,135 +252,8 @@ def _pruning_control(case: Case, *, free: bool) -> str:
     return f"{text}."
 
 
-def unique_concepts(basis: str, others: Sequence[str]) -> Judge:
-    """Zero-shot encodes more concepts than others.
-
-    Args:
-        basis: Along the directions of which basis.
-        others: The roles that it is compared with.
-
-    Returns:
-        The judge.
-    """
-
-    def judge(case: Case) -> Judged | None:
-        held = case.each("unique_concepts", setting=basis, x=PAPER_THRESHOLD)
-        sets = case.sets(basis)
-        if not {"zero-shot", *others} <= held.keys() & sets.keys():
-            return None
-        second = case.each("unique_concepts", setting=basis, x=SECOND_THRESHOLD)
-        also = f" At AP {SECOND_THRESHOLD:g}: {_listed(second, whole)}." if second else ""
-        return Judged(
-            f"At AP {PAPER_THRESHOLD:g}: {_listed(held, whole)}.{also}",
-            dict(_outnumbers(sets, role) for role in others),
-            _concept_controls(case, basis, sets),
-        )
-
-    return judge
-
-
-def _outnumbers(sets: Mapping[str, frozenset[str]], role: str) -> tuple[str, Verdict]:
-    """Whether zero-shot encodes more than another role, and by what only one encodes."""
-    own, others = sets["zero-shot"] - sets[role], sets[role] - sets["zero-shot"]
-    what = f"zero-shot above {role} ({len(own)} only its own, {len(others)} only {role}'s)"
-    return what, more(len(own), len(others))
-
-
-def _concept_controls(case: Case, basis: str, sets: Mapping[str, frozenset[str]]) -> str:
-    """What an untrained tower encodes, and what random directions do."""
-    texts: list[str] = []
-    untrained = case.concepts("untrained", basis=basis)
-    if untrained is not None:
-        fewer = [
-            role
-            for role, held in sets.items()
-            if more(len(untrained - held), len(held - untrained)) == "seen"
-        ]
-        beyond = f", more than {' and '.join(fewer)}: a count alone is no sign of learning"
-        text = f"The untrained control “encodes” {len(untrained)}"
-        texts.append(f"{text}{beyond if fewer else ''}.")
-    random = case.each("unique_concepts", setting="random", x=PAPER_THRESHOLD)
-    if random:
-        texts.append(f"Along random directions: {_listed(random, whole)}.")
-    return " ".join(texts)
-
-
-def overlap(case: Case) -> Judged | None:
-    """What all three encode is the largest region; zero-shot has most of finetuned's."""
-    sets = case.sets()
-    if len(sets) < len(TRIO):
-        return None
-    sizes = {names: len(held) for names, held in overlaps(sets).items()}
-    total, shared = sum(sizes.values()), sizes.pop(TRIO)
-    alone = {role: sizes[role,] for role in TRIO}
-    kept = len(sets["zero-shot"] & sets["finetuned"])
-    gone = len(sets["finetuned"]) - kept
-    listed = ", ".join(f"{role} {count}" for role, count in alone.items())
-    return Judged(
-        f"Of {total} concepts that any of the three encodes at AP {PAPER_THRESHOLD:g}, "
-        f"{shared} are common to all. Of finetuned's {kept + gone}, zero-shot encodes "
-        f"{kept}. Alone: {listed}.",
-        {
-            "the region of all three is largest": more(shared, max(sizes.values())),
-            "zero-shot has most of finetuned's": more(kept, gone),
-            "more are zero-shot's alone than finetuned's": more(
-                alone["zero-shot"], alone["finetuned"]
-            ),
-        },
-    )
-
-
-def texture(case: Case) -> Judged | None:
-    """Zero-shot's most privileged direction encodes textures, finetuned's does not."""
-    best = {
-        role: case.all(role, "top_concept", setting="singular")
-        for role in ("zero-shot", "finetuned")
-    }
-    if not all(best.values()):
-        return None
-    many, few = (sum(_is_texture(top.item) for top in tops) for tops in best.values())
-    listed = "; ".join(
-        f"{role}: " + ", ".join(f"{top.item} ({decimal(top.value)})" for top in tops)
-        for role, tops in best.items()
-    )
-    return Judged(
-        f"Best encoded, with average precision: {listed}.",
-        {
-            "zero-shot's are textures": "seen" if many >= 2 else "not seen",
-            "fewer of finetuned's are": "seen" if few < many else "not seen",
-        },
-    )
-
-
-def _is_texture(concept: str) -> bool:
-    return concept.lower().replace("-", " ").strip() in TEXTURES
-
-
-def polysemanticity(case: Case) -> Judged | None:
-    """A direction of zero-shot encodes several concepts."""
-    wanted = {"setting": "singular", "x": PAPER_THRESHOLD}
-    held = case.each("polysemanticity", **wanted)
-    if "zero-shot" not in held:
-        return None
-    zero_shot = held["zero-shot"]
-    several, under_one = at_least(zero_shot, 2.0), below(zero_shot, 1.0)
-    partly: Verdict = "not seen" if under_one == "seen" else "cannot tell"
-    control = case.one("untrained", "polysemanticity", **wanted)
-    random = case.one("zero-shot", "polysemanticity", **(wanted | {"setting": "random"}))
-    untrained = (
-        f"The untrained control has {with_interval(control, decimal)}." if control else ""
-    )
-    along = (
-        f"Along random directions zero-shot has {decimal(random.value)}." if random else ""
-    )
-    return Judged(
-        f"Concepts for each direction at AP {PAPER_THRESHOLD:g}: {_listed(held, decimal)}.",
-        {"zero-shot has 2 or more": "seen" if several == "seen" else partly},
-        " ".join(filter(None, [untrained, along])),
-    )
-
-
-def _listed(held: Mapping[str, Record], show: Callable[[float], str]) -> str:
+def listed(held: Mapping[str, Record], show: Callable[[float], str]) -> str:
+    """Each role with its number and interval, as part of a sentence."""
     return ", ".join(
         f"{role} {with_interval(record, show)}" for role, record in held.items()
     )

@@ -27,6 +27,16 @@ MARKERS = {
 IMAGES = {"ImageNet": "#c76a00", "Shifts": "#3f78d0"}
 """As in the paper, where a figure shows one model on both: orange and blue."""
 
+ORDERS = {
+    "singular": "#d6336c",
+    "importance": "#b7791f",
+    "singular, gauge-fixed": "#8a63d2",
+    "pca": "#26958a",
+    "reduced-rank": "#3f78d0",
+    "random": "#7d7d85",
+}
+"""What directions are removed by, where a figure shows one model: no role's colours."""
+
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 

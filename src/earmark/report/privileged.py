@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..results import Record
 from .pool import Pool
 
 PRIVILEGED = 10.0
@@ -14,7 +15,7 @@ class Privileged:
 
     Attributes:
         direction: Its number, from 0.
-        importance: Its importance (Eq. 4).
+        largest: The record of its importance (Eq. 4), which may have an interval.
         mean: The mean importance over directions.
         privileged: How many directions have at least `PRIVILEGED` times the mean.
         decision_share: Which share of its logits differs between classes, and so can
@@ -22,10 +23,15 @@ class Privileged:
     """
 
     direction: float | None
-    importance: float
+    largest: Record
     mean: float
     privileged: int
     decision_share: float | None
+
+    @property
+    def importance(self) -> float:
+        """Its importance."""
+        return self.largest.value
 
     @property
     def ratio(self) -> float:
@@ -51,4 +57,4 @@ def most_privileged(pool: Pool, model: str, *, setting: str = "") -> Privileged 
     share = pool.one(model, "decision_share", setting=setting, x=top.x)
     mean = sum(record.value for record in held) / len(held)
     many = sum(record.value >= PRIVILEGED * mean for record in held)
-    return Privileged(top.x, top.value, mean, many, share.value if share else None)
+    return Privileged(top.x, top, mean, many, share.value if share else None)

@@ -49,6 +49,7 @@ SECTIONS = (
             Part(
                 {
                     "table-1": "effective robustness",
+                    "table-1b": "effective robustness, from a known line,",
                     "fig-01": "a model's accuracy on ImageNet and on the shifts, neither 0 "
                     "nor 1,",
                 },
@@ -70,6 +71,7 @@ SECTIONS = (
                 {
                     "fig-02": "the importance of directions",
                     "table-2b": "the importance of directions",
+                    "table-2c": "which features stand out",
                 },
                 ["directions", "order"],
             ),
@@ -92,6 +94,8 @@ SECTIONS = (
             Part(
                 {
                     "table-3": "the number of unique concepts along singular directions",
+                    "table-3b": "what chance makes of that number",
+                    "fig-04c": "what chance makes of that number",
                     "fig-04b": "the average precision of each concept",
                 },
                 ["unique"],
@@ -107,7 +111,15 @@ SECTIONS = (
     Section(
         "Polysemanticity",
         "How many concepts share a direction.",
-        (Part({"table-6": "polysemanticity"}, ["polysemanticity"]),),
+        (
+            Part(
+                {
+                    "table-6": "polysemanticity",
+                    "table-6b": "what chance makes of polysemanticity",
+                },
+                ["polysemanticity"],
+            ),
+        ),
     ),
     Section(
         "Layer by layer",
@@ -153,7 +165,7 @@ SECTIONS = (
 
 _FIRST, _SMALL = frozenset({"main", "large"}), frozenset({"small"})
 _EXPECTED: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(("fig-02", "fig-03", "fig-04", "fig-04b"), frozenset(MAIN)),
+    **dict.fromkeys(("fig-02", "fig-03", "fig-04", "fig-04b", "fig-04c"), frozenset(MAIN)),
     **dict.fromkeys(("fig-05", "fig-11", "fig-13", "fig-15", "fig-17"), _FIRST),
     **dict.fromkeys(("fig-06", "fig-09", "fig-12", "fig-14", "fig-16", "fig-18"), _SMALL),
     "fig-07": _FIRST | _SMALL,

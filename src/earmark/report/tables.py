@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..results import Record
-from .by_role import Entry, beside_papers, by_role, entries
+from .baselines import baselines
+from .by_role import beside_papers, by_role, entries, measured, numbered
 from .control_table import control_table
+from .directions_table import directions_table, outliers_table
 from .encoded import PAPER_THRESHOLD
-from .lines import Line, lines
-from .numbers import TIMES, correlation, decimal, percent, points, whole
+from .numbers import decimal, points, whole
 from .paper import Concept, papers_concepts, papers_models
 from .pool import COLUMNS, Pool
-from .privileged import PRIVILEGED, most_privileged
+from .surviving import surviving_concepts, surviving_polysemanticity
 from .table import Cell, Table
 
 DATASETS = {
@@ -51,60 +52,38 @@ def tables(pool: Pool) -> list[Table]:
     """
     made = (
         _robustness(pool),
+        baselines(pool),
         _kurtosis(pool),
-        _directions(pool),
+        directions_table(pool),
+        outliers_table(pool),
         _unique_concepts(pool),
+        surviving_concepts(pool),
         _accuracies(pool),
         _top_concepts(pool),
         _polysemanticity(pool),
+        surviving_polysemanticity(pool),
         _other_bases(pool),
         control_table(pool),
     )
     return [table for table in made if table]
 
 
-def _measured(pool: Pool, quantity: str, **wanted: object) -> list[Record]:
-    models = [model for _, _, model in pool.models()]
-    return [record for model in models for record in pool.all(model, quantity, **wanted)]
-
-
-def _numbered(records: Sequence[Record], what: str) -> str:
-    """How many images, concepts or directions the numbers rest on, as a sentence."""
-    counts = sorted({record.n for record in records if record.n is not None})
-    if not counts:
-        return ""
-    ends = (f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-    return f" Over {' to '.join(ends)} {what}."
-
-
 def _robustness(pool: Pool) -> Table | None:
-    records = _measured(pool, "effective_robustness")
+    records = measured(pool, "effective_robustness")
     found = entries(records, lambda record: record.setting, points)
-    caption = "Percentage points above the line, with 95 % intervals. "
     return by_role(
         pool,
         beside_papers(pool, found, 1, label=PAPERS_LINE, show=points),
         number="1",
         title="Effective robustness",
         header="Line",
-        caption=caption + " ".join(map(_fitted, lines(pool))),
+        caption="Percentage points above the line, with 95 % intervals: over images, and "
+        "over the models that the line was fitted to. Table 1b tells of the lines.",
     )
 
 
-def _fitted(line: Line) -> str:
-    parts = [f"slope {decimal(line.slope)}", f"intercept {decimal(line.intercept)}"]
-    if line.r is not None:
-        parts.append(f"r {correlation(line.r)}")
-    if line.n is not None:
-        parts.append(f"fitted to {line.n} models")
-    if line.fitted:
-        low, high = map(percent, line.fitted)
-        parts.append(f"from {low} to {high} on ImageNet")
-    return f"The line “{line.name}”: {', '.join(parts)}."
-
-
 def _accuracies(pool: Pool) -> Table | None:
-    records = _measured(pool, "accuracy", setting="")
+    records = measured(pool, "accuracy", setting="")
     order = list(DATASETS)
     records.sort(key=lambda r: order.index(r.dataset) if r.dataset in order else len(order))
     found = entries(records, lambda r: DATASETS.get(r.dataset, r.dataset), points)
@@ -115,12 +94,12 @@ def _accuracies(pool: Pool) -> Table | None:
         title="Accuracies",
         header="Images",
         caption="Top-1, in percent, with 95 % intervals. The paper's table gives ImageNet "
-        "alone; the shifts are added." + _numbered(records, "images"),
+        "alone; the shifts are added." + numbered(records, "images"),
     )
 
 
 def _kurtosis(pool: Pool) -> Table | None:
-    records = _measured(pool, "activation_kurtosis", dataset="imagenet")
+    records = measured(pool, "activation_kurtosis", dataset="imagenet")
     records.sort(key=lambda record: record.setting)
     found = entries(records, lambda r: KURTOSES.get(r.setting, r.setting), decimal)
     return by_role(
@@ -130,53 +109,12 @@ def _kurtosis(pool: Pool) -> Table | None:
         title="Activation kurtosis",
         header="Activations",
         caption="A Gaussian has 3. Centred: each feature's mean over images is subtracted "
-        "first, which the paper does not do." + _numbered(records, "images"),
+        "first, which the paper does not do." + numbered(records, "images"),
     )
-
-
-def _directions(pool: Pool) -> Table | None:
-    found = [
-        Entry(label + suffix, model, cell)
-        for setting, suffix in (("", ""), ("gauge-fixed", ", gauge-fixed"))
-        for _, _, model in pool.models()
-        for label, cell in _privileged(pool, model, setting).items()
-    ]
-    found += [
-        Entry("Spearman of singular value and importance", r.model, Cell.of(r, correlation))
-        for r in _measured(pool, "spearman_sigma_importance", setting="")
-    ]
-    return by_role(
-        pool,
-        found,
-        number="2b",
-        title="The most privileged direction",
-        header="Measure",
-        caption="Figure 2 in numbers; the paper has no such table. A direction that adds "
-        "the same to every logit is important by Eq. 4, and changes no decision. "
-        "Gauge-fixed: with such class-constant logits removed.",
-    )
-
-
-def _privileged(pool: Pool, model: str, setting: str) -> dict[str, Cell]:
-    top = most_privileged(pool, model, setting=setting)
-    if top is None:
-        return {}
-    cells = {
-        "Largest importance": Cell(
-            decimal(top.importance, digits=4), raw={"": top.importance}
-        ),
-        "Largest ÷ mean": Cell(decimal(top.ratio, digits=1) + TIMES, raw={"": top.ratio}),
-    }
-    label = f"Directions of {PRIVILEGED:g} times the mean or more"
-    cells[label] = Cell(str(top.privileged), raw={"": top.privileged})
-    if top.decision_share is not None and not setting:
-        share = Cell(percent(top.decision_share), raw={"": top.decision_share})
-        cells["Share of the largest that can change a decision"] = share
-    return cells
 
 
 def _unique_concepts(pool: Pool) -> Table | None:
-    records = _ordered(_measured(pool, "unique_concepts"), SINGULAR)
+    records = _ordered(measured(pool, "unique_concepts"), SINGULAR)
     found = entries(records, lambda r: _label(r, SINGULAR), whole)
     return by_role(
         pool,
@@ -185,12 +123,12 @@ def _unique_concepts(pool: Pool) -> Table | None:
         title="Unique concepts",
         header="Encoded from",
         caption="Concepts that some singular direction encodes, as the paper counts them "
-        "(Eq. 5)." + _explained(records) + _numbered(records, "concepts"),
+        "(Eq. 5)." + _explained(records) + numbered(records, "concepts"),
     )
 
 
 def _other_bases(pool: Pool) -> Table | None:
-    records = _measured(pool, "unique_concepts")
+    records = measured(pool, "unique_concepts")
     others = sorted({record.setting for record in records} - {*SINGULAR})
     bases = {setting: f"{setting} basis" for setting in others}
     records = _ordered(records, bases)
@@ -203,12 +141,12 @@ def _other_bases(pool: Pool) -> Table | None:
         title="Unique concepts in other bases",
         header="Encoded from",
         caption="As Table 3, along other directions than the singular ones. The paper has "
-        "the neuron basis alone." + _numbered(records, "concepts"),
+        "the neuron basis alone." + numbered(records, "concepts"),
     )
 
 
 def _polysemanticity(pool: Pool) -> Table | None:
-    records = _measured(pool, "polysemanticity")
+    records = measured(pool, "polysemanticity")
     others = sorted({record.setting for record in records} - {*SINGULAR})
     bases = SINGULAR | {setting: f"{setting} basis" for setting in others}
     records = _ordered(records, bases)
@@ -222,7 +160,7 @@ def _polysemanticity(pool: Pool) -> Table | None:
         caption="Concepts that a direction encodes, on average. The paper gives the "
         "zero-shot models alone, along singular directions."
         + _explained(records)
-        + _numbered(records, "directions"),
+        + numbered(records, "directions"),
     )
 
 

@@ -11,6 +11,7 @@ from .control import controls
 from .importance import importance, importance_of_all
 from .pruning import pruning
 from .similarity import similarity
+from .surviving import surviving
 
 __all__ = ["Figure", "figures"]
 
@@ -35,6 +36,7 @@ def figures(pool: Pool) -> list[Figure]:
         partial(pruning, main),
         partial(overlapping, main),
         partial(thresholds, main),
+        partial(surviving, main),
         partial(similarity, first, number="5"),
         partial(similarity, small, number="6"),
         partial(importance_of_all, pool),

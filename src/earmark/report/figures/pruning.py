@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from ..numbers import percent, with_interval
-from ..pool import Pool
+from ..palette import ORDERS
+from ..pool import COLUMNS, Pool, Row
 from .charts import (
     Drawing,
     Figure,
@@ -17,23 +18,35 @@ from .charts import (
     percent_axis,
     rounded,
     span,
+    titled,
     tooltip,
     who,
 )
 
-_ORDERS = {
-    "singular": "Smallest singular values first",
-    "importance": "Least important first",
+PAPERS = "singular"
+_LABELS = {
+    PAPERS: "Singular values (the paper)",
+    "importance": "Importance",
+    "singular, gauge-fixed": "Singular values, gauge-fixed",
+    "pca": "PCA",
+    "reduced-rank": "Reduced-rank regression",
+    "random": "Random",
 }
+"""What directions are ranked by, the weakest being removed first."""
+_DASHES = [[1, 0], [6, 2], [6, 2, 2, 2], [1, 0], [4, 3], [2, 2]]
+_SHOWN = tooltip("Model", "Role", "Order", "Removed", "Value")
 _MEASURES = (
     ("Accuracy on ImageNet", {"quantity": "pruned_accuracy", "dataset": "imagenet"}),
     ("Mean accuracy on the shifts", {"quantity": "pruned_accuracy", "dataset": "shifts"}),
     ("Effective robustness", {"quantity": "pruned_effective_robustness"}),
 )
+_SHIFTED = _MEASURES[1][0]
+"""Of the models of several families this alone is shown in every order."""
+TRIO = ("zero-shot", "finetuned", "supervised")
 
 
 def pruning(pool: Pool, *, number: str = "3", whose: str = "") -> Figure | None:
-    """Figures 3, 8 and 9: by singular value, as in the paper, and by importance.
+    """Figures 3, 8 and 9: in the paper's order, and each model in every order.
 
     Args:
         pool: The records of the families that it shows, arranged.
@@ -44,53 +57,87 @@ def pruning(pool: Pool, *, number: str = "3", whose: str = "") -> Figure | None:
         The figure; None where nothing was pruned.
     """
     measured = {label: _curves(pool, wanted) for label, wanted in _MEASURES}
-    alone = len(pool.rows) == 1
-    charts = _by_order(pool, measured) if alone else _by_family(pool, measured)
+    charts: list[Drawing] = []
+    for row in pool.rows:
+        charts += _by_role(pool, row, measured) + _by_order(pool, row, measured)
     if not charts:
         return None
-    first = (
-        "One line for each model; bands are 95 % intervals. "
-        if alone
-        else "Solid: smallest singular values first, as in the paper, with 95 % intervals; "
-        "dashed: least important first. "
-    )
     return Figure(
         number,
         f"Accuracy and effective robustness as directions are removed{whose}",
-        f"{first}The upright dashes are at 80 %: the paper removes that many for free.",
+        "First each model with the smallest singular values removed first, as in the "
+        "paper, with 95 % intervals; then model by model, with directions ranked in other "
+        "ways and as many kept: what any of them reaches, the singular directions are not "
+        "needed for. The upright dashes are at 80 %: the paper removes that many for free.",
         panels(charts, columns=(3, 1) if len(charts) % 3 == 0 else (2, 1)),
     )
 
 
-def _by_order(pool: Pool, measured: Mapping[str, Sequence[Point]]) -> list[Drawing]:
-    """For one family a panel for each measure and order."""
+def _by_role(pool: Pool, row: Row, measured: Mapping[str, list[Point]]) -> list[Drawing]:
+    """A panel for each measure: the models of a row, in the paper's order."""
+    models = set(row.models.values())
     charts: list[Drawing] = []
-    for order in _ORDERS.values():
-        for label, points in measured.items():
-            held = [point for point in points if point["Order"] == order]
-            if held:
-                title = alt.Title(label, subtitle=order)
-                charts.append(_curve(pool, held, _ends(points), title))
+    for label, points in measured.items():
+        held = [p for p in points if p["Model"] in models and p["Order"] == _LABELS[PAPERS]]
+        if held:
+            x, y, low = _axes(points)
+            drawn = chart(held).encode(x=x, color=colour(pool), detail="Model:N")
+            band = drawn.mark_area(opacity=0.15).encode(y=low, y2="high:Q")
+            line = drawn.mark_line(strokeWidth=1.5).encode(y=y)
+            dots = drawn.mark_point(filled=True, size=26, opacity=1)
+            dots = dots.encode(y=y, shape=marker(pool), tooltip=_SHOWN)
+            charts.append(_panel(x, [band, line, dots], titled(pool, row, label)))
     return charts
 
 
-def _by_family(pool: Pool, measured: Mapping[str, Sequence[Point]]) -> list[Drawing]:
-    """For several families a panel for each and each measure, with both orders in it."""
-    order = list(_ORDERS.values())
+def _by_order(pool: Pool, row: Row, measured: Mapping[str, list[Point]]) -> list[Drawing]:
+    """A panel for each model of a row, every order in it; of one row, for each measure."""
+    alone = len(pool.rows) == 1
     charts: list[Drawing] = []
-    for row in pool.rows:
-        family = set(row.models.values())
-        for label, points in measured.items():
-            held = [point for point in points if point["Model"] in family]
-            held.sort(key=lambda point: order.index(point["Order"]))
-            if held:
-                title = alt.Title(row.label, subtitle=label)
-                charts.append(_curve(pool, held, _ends(points), title))
+    for column in pool.columns if alone else TRIO:
+        for label in measured if alone else [_SHIFTED]:
+            points = measured[label]
+            held = [p for p in points if p["Model"] == row.models.get(column)]
+            if len({p["Order"] for p in held}) > 1:
+                x, y, _ = _axes(points)
+                drawn = chart(held).encode(x=x, y=y, stroke=_stroke(), strokeDash=_dash())
+                line = drawn.mark_line(strokeWidth=1.6)
+                # Lines have no tooltips of their own where the pointer is.
+                dots = drawn.mark_point(size=40, opacity=0).encode(tooltip=_SHOWN)
+                title = titled(pool, row, f"{COLUMNS[column]}: {_lowered(label)}")
+                charts.append(_panel(x, [line, dots], title))
     return charts
 
 
-def _ends(points: Sequence[Point]) -> tuple[float, float]:
-    return span([0.0, *(point[end] for point in points for end in ("low", "high"))])
+def _lowered(label: str) -> str:
+    return label[0].lower() + label[1:]
+
+
+def _axes(points: Sequence[Point]) -> tuple[alt.X, alt.Y, alt.Y]:
+    """Those of a measure: the same ends for every panel of it."""
+    ends = span([0.0, *(point[end] for point in points for end in ("low", "high"))])
+    axis, scale = percent_axis(), alt.Scale(domain=list(ends), nice=False)
+    x = alt.X("x:Q", title="Directions removed", axis=axis, scale=alt.Scale(domain=[0, 1]))
+    y, low = (
+        alt.Y(f"{name}:Q", title=None, axis=axis, scale=scale) for name in ("y", "low")
+    )
+    return x, y, low
+
+
+def _panel(x: alt.X, layers: Sequence[Drawing], title: alt.Title) -> Drawing:
+    paper = chart([{"x": 0.8}]).mark_rule(style="quiet", strokeDash=[5, 4]).encode(x=x)
+    return alt.layer(paper, *layers).properties(width=240, height=210, title=title)
+
+
+def _stroke() -> alt.Stroke:
+    scale = alt.Scale(domain=list(_LABELS.values()), range=[ORDERS[key] for key in _LABELS])
+    legend = alt.Legend(symbolType="stroke", columns=3)
+    return alt.Stroke("Order:N", title=None, scale=scale, legend=legend)
+
+
+def _dash() -> alt.StrokeDash:
+    scale = alt.Scale(domain=list(_LABELS.values()), range=_DASHES)
+    return alt.StrokeDash("Order:N", title=None, scale=scale)
 
 
 def _curves(pool: Pool, wanted: Mapping[str, str]) -> list[Point]:
@@ -101,39 +148,11 @@ def _curves(pool: Pool, wanted: Mapping[str, str]) -> list[Point]:
             "y": rounded(record.value),
             "low": rounded(record.value if record.low is None else record.low),
             "high": rounded(record.value if record.high is None else record.high),
-            "Order": _ORDERS[record.setting],
+            "Order": _LABELS[record.setting],
             "Removed": percent(record.x, digits=0),
             "Value": with_interval(record, percent),
         }
         for _, column, model in pool.models()
         for record in pool.all(model, **wanted)
-        if record.x is not None and record.setting in _ORDERS
+        if record.x is not None and record.setting in _LABELS
     ]
-
-
-def _curve(
-    pool: Pool, points: Sequence[Point], ends: tuple[float, float], title: alt.Title
-) -> Drawing:
-    axis = percent_axis()
-    x = alt.X("x:Q", title="Directions removed", axis=axis, scale=alt.Scale(domain=[0, 1]))
-    scale = alt.Scale(domain=list(ends), nice=False)
-    y, low = (
-        alt.Y(f"{name}:Q", title=None, axis=axis, scale=scale) for name in ("y", "low")
-    )
-    drawn = chart(points).encode(x=x, color=colour(pool), detail=["Model:N", "Order:N"])
-    first = drawn.transform_filter(alt.datum.Order == points[0]["Order"])
-    paper = chart([{"x": 0.8}]).mark_rule(style="quiet", strokeDash=[5, 4]).encode(x=x)
-    band = first.mark_area(opacity=0.15).encode(y=low, y2="high:Q")
-    line = drawn.mark_line(strokeWidth=1.5).encode(y=y, strokeDash=_dashes(points))
-    dots = first.mark_point(filled=True, size=26, opacity=1)
-    dots = dots.encode(y=y, shape=marker(pool))
-    dots = dots.encode(tooltip=tooltip("Model", "Role", "Order", "Removed", "Value"))
-    return alt.layer(paper, band, line, dots).properties(width=240, height=210, title=title)
-
-
-def _dashes(points: Sequence[Point]) -> alt.StrokeDashValue | alt.StrokeDash:
-    if len({point["Order"] for point in points}) == 1:
-        return alt.StrokeDashValue([1, 0])
-    scale = alt.Scale(domain=list(_ORDERS.values()), range=[[1, 0], [4, 3]])
-    legend = alt.Legend(symbolType="stroke", symbolStrokeColor="gray")
-    return alt.StrokeDash("Order:N", title=None, scale=scale, legend=legend)

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 import altair as alt
 
 from ...results import Record
-from ..numbers import decimal
+from ..numbers import decimal, interval
 from ..pool import Pool, Row
 from .charts import Drawing, Figure, Point, chart, images, panels, rounded, tooltip
 
@@ -45,9 +45,9 @@ def similarity(pool: Pool, *, number: str) -> Figure | None:
         number,
         "CKA of the zero-shot and the finetuned model, layer by layer",
         "Layers in forward order, on the same images: 1 where both models represent them "
-        "alike. Orange: on ImageNet. Blue: the mean over the shifts, with their standard "
-        "deviation as a band. Standardised: each feature is given the same variance, so "
-        f"that a few outlier features do not decide.{how}",
+        "alike. Orange: on ImageNet, with the 95 % interval as a band. Blue: the mean over "
+        "the shifts, with their standard deviation as a band. Standardised: each feature "
+        f"is given the same variance, so that a few outlier features do not decide.{how}",
         panels(charts, columns=(4, 2, 1) if len(charts) > 4 else (2, 1)),
     )
 
@@ -78,18 +78,27 @@ def _points(pool: Pool, row: Row) -> list[Point]:
 
 
 def _summed(images_of: str, held: Sequence[Record]) -> Point:
-    values = [record.value for record in held]
-    several = len(values) > 1
-    mean, deviation = fmean(values), stdev(values) if several else 0.0
+    """One record with its interval, several by their mean and standard deviation."""
+    values, (first, *others) = [record.value for record in held], held
+    mean, deviation = fmean(values), stdev(values) if others else 0.0
+    low, high, spread = mean - deviation, mean + deviation, interval(first, _three)
+    if others:
+        spread = f"± {_three(deviation)} over {len(values)}"
+    elif first.low is not None and first.high is not None:
+        low, high = first.low, first.high
     return {
         "Images": images_of,
         "y": rounded(mean),
-        "low": rounded(mean - deviation),
-        "high": rounded(mean + deviation),
-        "CKA": decimal(mean, digits=3),
-        "Spread": f"± {decimal(deviation, digits=3)} over {len(values)}" * several,
-        "How": held[0].note,
+        "low": rounded(low),
+        "high": rounded(high),
+        "CKA": _three(mean),
+        "Spread": spread,
+        "How": first.note,
     }
+
+
+def _three(value: float) -> str:
+    return decimal(value, digits=3)
 
 
 def _panel(points: Sequence[Point], low: float, family: str, kind: str) -> Drawing:
