@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from earmark import load_model
 from earmark.cli.similarities import cka
+from earmark.signatures.inference import mean_of_intervals
 from earmark.study.layers import Comparing, Comparison, compare_layers, find_images
 
 FOLDERS = ("imagenet/val", "sketch", "imagenet-r")
@@ -66,6 +67,19 @@ def test_prints_means_and_deviations_over_shifts(data: Path):
             parts += [fmean(over), stdev(over)]
         numbers = [float(part) for part in re.findall(r"-?\d\.\d{3}", line)]
         assert numbers == pytest.approx(parts, abs=6e-4)
+        if (alone := row.low) is None:  # one minibatch
+            continue
+        ends = [
+            mean_of_intervals(
+                [one.cka for one in part], [(one.low, one.high) for one in part]
+            )
+            for part in ([row], [one.rows[place] for one in shifts])
+        ]
+        assert ends[0][0] == pytest.approx(alone)
+        told = re.findall(r"\[(-?\d\.\d{3}), (-?\d\.\d{3})\]", lines[lines.index(line) + 1])
+        for found_ends, expected in zip(told[::2], ends, strict=True):
+            assert [float(end) for end in found_ends] == pytest.approx(expected, abs=6e-4)
+    assert imagenet.rows[-1].low is not None
     assert "(1) exact over all images" in "\n".join(lines)
     assert "12 of ImageNet, 12 of ImageNet-R, 12 of ImageNet-Sketch" in "\n".join(lines)
 

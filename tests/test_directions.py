@@ -15,7 +15,6 @@ from earmark import (
     activation_kurtosis,
     complete,
     privileged_directions,
-    pruning_curve,
     random_basis,
     remove_class_constant,
 )
@@ -189,14 +188,44 @@ def test_the_real_head():
     assert (energy[:102].sum() / energy.sum()).item() == pytest.approx(0.762, abs=5e-4)
 
 
-def test_the_real_head_decides_alike_without_its_constant():
+@pytest.fixture(scope="module")
+def real() -> tuple[Tensor, Tensor, Tensor]:
     weight = torch.from_numpy(np.load(REAL_HEAD)).T.double()
-    activations = torch.randn(200, 512).double() + 10 * weight.mean(dim=0)
-    labels = (activations @ weight.T).argmax(dim=1)
+    return weight, remove_class_constant(weight), weight.mean(dim=0)
 
-    fixed = pruning_curve(remove_class_constant(weight), activations, labels, fractions=[0])
 
-    assert fixed.accuracy.tolist() == [1.0]
+@given(
+    seed=st.integers(0, 999),
+    scale=st.floats(-6, 6),
+    lean=st.floats(-6, 6),
+    between=st.floats(0, 1),
+)
+def test_subtracting_the_class_mean_changes_no_prediction_of_the_real_head(
+    real: tuple[Tensor, Tensor, Tensor],
+    seed: int,
+    scale: float,
+    lean: float,
+    between: float,
+):
+    """Random activations, some that lean on the mean embedding, and some between classes.
+
+    Only classes whose logits agree to float64's rounding may change places.
+    """
+    weight, fixed, mean = real
+    torch.manual_seed(seed)
+    one, other = torch.randint(1000, (2, 10))
+    random = 10**scale * torch.randn(10, 512).double()
+    leaning = random + 10**lean * mean / mean.norm()
+    halfway = between * weight[one] + (1 - between) * weight[other] + 10**lean * mean
+    h = torch.cat([random, leaning, halfway])
+
+    plain = h @ weight.T
+    before, after = plain.argmax(dim=1), (h @ fixed.T).argmax(dim=1)
+
+    images = torch.arange(len(h))
+    lost = plain[images, before] - plain[images, after]
+    assert (lost <= 1e-12 * h.norm(dim=1)).all()
+    assert (before == after)[:10].all()
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200])

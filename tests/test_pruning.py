@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from earmark import privileged_directions, pruning_curve
+from earmark.signatures.factoring import ORDERS
 
 
 def slow_accuracy(
@@ -83,7 +84,7 @@ def test_fractions_round_half_to_even_and_keep_their_order():
     assert curve.fractions.tolist() == [0.7, 0.5, 0.7]
 
 
-@pytest.mark.parametrize("order", ["singular", "importance"])
+@pytest.mark.parametrize("order", [one for one in ORDERS if one != "random"])
 def test_rotating_activations_and_head_together_changes_nothing(order: str):
     weight, activations, labels, bias = case(9, 6, 500)
     rotation, _ = torch.linalg.qr(torch.randn(6, 6).double())
@@ -100,7 +101,7 @@ def test_rotating_activations_and_head_together_changes_nothing(order: str):
     assert_close(turned.accuracy, still.accuracy, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("order", ["singular", "importance"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_batching_changes_nothing(order: str):
     weight, activations, labels, bias = case(9, 6, 2100)
 
@@ -174,8 +175,8 @@ def test_fractions_are_fractions(fractions: list[float]):
 
 
 def test_unknown_order():
-    with pytest.raises(ValueError, match="'singular' or 'importance', not by 'random'"):
-        prune(order="random")
+    with pytest.raises(ValueError, match=r"one of 'singular', .*, not by 'sigma'"):
+        prune(order="sigma")
 
 
 def test_directions_of_another_weight():
@@ -217,29 +218,49 @@ def test_directions_of_another_weight_of_the_same_shape():
         prune(directions=other)
 
 
-@given(st.integers(0, 1000))
-def test_nothing_pruned_is_the_plain_head_even_where_logits_tie(seed: int):
+@given(
+    st.integers(0, 1000),
+    st.sampled_from(["singular", "singular, gauge-fixed", "reduced-rank"]),
+)
+def test_nothing_pruned_is_the_plain_head_even_where_logits_tie(seed: int, order: str):
     torch.manual_seed(seed)
     weight, activations = (torch.randint(-2, 3, (6, 4)).double() for _ in range(2))
-    weight[0, 0] += 1
+    weight[0, 0] += 9
     labels = (activations @ weight.T).argmax(dim=1)
 
-    assert pruning_curve(weight, activations, labels, fractions=[0.0]).accuracy.item() == 1
+    curve = pruning_curve(weight, activations, labels, fractions=[0.0], order=order)
+
+    assert curve.accuracy.item() == 1
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.6, 0.9])
-def test_classes_of_one_weight_tie_and_the_first_wins(fraction: float):
+@pytest.mark.parametrize("order", ["singular", "singular, gauge-fixed", "reduced-rank"])
+def test_classes_of_one_weight_tie_and_the_first_wins(fraction: float, order: str):
     weight = torch.randn(9, 6)
-    weight[5] = weight[2]
+    weight[8] = weight[2]
     activations = weight[2] + 0.01 * torch.randn(200, 6)
 
     curves = [
-        pruning_curve(weight, activations, torch.full((200,), label), fractions=[fraction])
+        pruning_curve(
+            weight,
+            activations,
+            torch.full((200,), label),
+            fractions=[fraction],
+            order=order,
+        )
         for label in range(9)
     ]
 
-    assert curves[5].accuracy.item() == 0
+    assert curves[8].accuracy.item() == 0
     assert sum(curve.accuracy.item() for curve in curves) == pytest.approx(1)
+
+
+def test_classes_of_one_weight_and_two_biases_do_not_tie():
+    weight, bias = torch.ones(3, 2), torch.tensor([0.0, 2.0, 1.0])
+
+    curve = pruning_curve(weight, torch.rand(5, 2), [1] * 5, bias=bias, fractions=[0, 1])
+
+    assert curve.accuracy.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("dtype", ["uint16", ">i4", "int8"])

@@ -220,7 +220,8 @@ def test_directions(top: tuple[float, float, float], verdict: str):
     # By hand: .011 over the mean (.011 + 99 * .001) / 100 = .0011; .002 over .00101.
     said = one.controls[0].replace(TIMES, "x")
     assert "In the untrained control it is 10.0x." in said
-    assert "adds to the logits, 0.6\N{NO-BREAK SPACE}% can change a decision." in said
+    assert "Zero-shot's is 99.4\N{NO-BREAK SPACE}% class-constant" in said
+    assert "0.6\N{NO-BREAK SPACE}% of it can change a decision." in said
     assert "no decision: zero-shot 2.0x (0.0020), finetuned 2.0x (0.0020), superv" in said
 
 

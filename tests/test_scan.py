@@ -10,13 +10,13 @@ import scipy.stats
 import torch
 from PIL import Image
 
-from earmark import Classifier, Head, fit_baseline, probe_concepts
+from earmark import Classifier, Head, fit_baseline, probe_concepts, random_basis
 from earmark.activations import encode
 from earmark.data.broden import Concept, ConceptImages
 from earmark.data.images import ImageSet
 from earmark.models.lab_resnet import LabArchitecture, LabResNet, LabTransform
 from earmark.results import Record, select
-from earmark.study.scan import scan
+from earmark.study.scan import scan, scan_along
 from earmark.study.sets import Sets
 
 CLASSES = ("one", "two", "three", "four")
@@ -37,6 +37,8 @@ def images(folder: Path, name: str, count: int, seed: int) -> ImageSet:
     for image in range(count):
         pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         pixels[:, :, image % 3] //= 4
+        if name in {"r", "a"}:
+            pixels[:, 16:] //= 8  # what directions are found on makes a difference
         Image.fromarray(pixels).save(folder / name / f"{image:03}.png")
     files = tuple(f"{image:03}.png" for image in range(count))
     return ImageSet(name, folder / name, files, random.integers(0, 4, count), CLASSES)
@@ -54,6 +56,10 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
     shifts = tuple(images(folder, name, 30, seed) for seed, name in enumerate(("r", "a")))
     concepts = ConceptImages(images(folder, "broden", 40, 7), CONCEPTS, POSITIVES)
     sets = Sets(images(folder, "imagenet", 60, 9), shifts, concepts)
+    mean = head.reads(encode(model, sets.imagenet)).mean(dim=0)
+    head = replace(head, bias=-head.weight @ mean)  # else one class would win everywhere
+    model = replace(model, head=head)
+    assert len(head.predict(encode(model, sets.imagenet)).bincount().nonzero()) == 4
     return model, sets, scan(model, sets, [LINE], folder / "store")
 
 
@@ -85,10 +91,109 @@ def test_importance_is_eq_4_of_the_in_distribution_images(scanned: Scanned):
         ):
             found = values(records, quantity=quantity, setting=setting)
             assert found[:rank] == pytest.approx(expected[:rank], abs=1e-6), quantity
+        for record in select(records, quantity="importance", setting=setting):
+            assert record.low <= record.value <= record.high
+            assert record.n == 60
+        (ratio,) = select(records, quantity="importance_ratio", setting=setting)
+        importance = sigma * encoder
+        assert ratio.value == pytest.approx(importance.max() / importance.mean())
+        assert ratio.low < ratio.value < ratio.high
         rho = scipy.stats.spearmanr(sigma[:rank], (sigma * encoder)[:rank]).statistic
         assert values(records, quantity="spearman_sigma_importance", setting=setting) == [
             rho
         ]
+
+
+def test_every_number_has_an_interval_or_says_why_not(scanned: Scanned, tmp_path: Path):
+    model, sets, records = scanned
+    for record in [*records, *scan_along(model, sets, [LINE], tmp_path)]:
+        has = record.low is not None and record.high is not None
+        assert has or record.note, record
+        assert not has or record.low <= record.high, record
+        assert (record.low is None) == (record.high is None), record
+
+
+def test_flips_are_those_of_the_head_without_a_direction(scanned: Scanned):
+    model, sets, records = scanned
+    h = encode(model, sets.imagenet).double().numpy()
+    h = h / np.linalg.norm(h, axis=1, keepdims=True)
+    w, b = model.head.weight.double().numpy(), model.head.bias.double().numpy()
+    u, sigma, v = np.linalg.svd(w, full_matrices=False)
+
+    flips = select(records, quantity="flipped_predictions", dataset="imagenet")
+
+    assert sorted(record.x for record in flips) == [0, 1, 2, 3]
+    importance = values(records, quantity="importance", setting="")
+    assert [record.x for record in flips] == np.argsort(importance)[::-1].tolist()
+    for record in flips:
+        i = int(record.x)
+        without = w - sigma[i] * np.outer(u[:, i], v[i])
+        before, after = (h @ w.T + b).argmax(axis=1), (h @ without.T + b).argmax(axis=1)
+        flipped = int((before != after).sum())
+        assert record.value == pytest.approx(flipped / 60)
+        exact = scipy.stats.binomtest(flipped, 60).proportion_ci(method="exact")
+        assert (record.low, record.high) == pytest.approx((exact.low, exact.high))
+
+
+def test_outlier_features_and_the_directions_on_them(scanned: Scanned):
+    """Of 6 features 1 is taken: that of the largest mean fourth power."""
+    model, sets, records = scanned
+    h = encode(model, sets.imagenet).double().numpy()
+    w = model.head.weight.double().numpy()
+    parts = (scipy.stats.zscore(h, axis=1) ** 4).mean(axis=0)
+
+    (share,) = select(records, quantity="outlier_share", dataset="imagenet", setting="")
+
+    feature = int(parts.argmax())
+    assert (share.item, share.x, share.n) == (str(feature), 0, 60)
+    assert share.value == pytest.approx(parts[feature] / parts.sum(), abs=1e-6)
+    assert share.low < share.value < share.high
+    for setting, weight in (("", w), ("gauge-fixed", w - w.mean(0))):
+        v = np.linalg.svd(weight, full_matrices=False)[2]
+        energies = select(records, quantity="outlier_energy", setting=setting)
+        assert [record.x for record in energies] == [0, 1, 2, 3]
+        for record in energies[: np.linalg.matrix_rank(weight)]:
+            assert record.value == pytest.approx(v[int(record.x), feature] ** 2, abs=1e-6)
+            assert "on the 1 feature of largest kurtosis, of 6: 0.1667" in record.note
+
+
+def reduced(order: str, h: np.ndarray, w: np.ndarray, kept: int) -> tuple[np.ndarray, ...]:
+    """The affine map that the head is reduced to, from the in-distribution activations."""
+    mean = h.mean(axis=0)
+    if order == "singular, gauge-fixed":
+        u, sigma, v = np.linalg.svd(w - w.mean(axis=0), full_matrices=False)
+        map_, constant = (u[:, :kept] * sigma[:kept]) @ v[:kept], (w - w.mean(0)) @ mean
+        return map_, constant - map_ @ mean
+    if order == "reduced-rank":
+        pull = np.linalg.svd((h - mean) @ w.T)[2][:kept]
+        map_ = pull.T @ pull @ w
+    else:
+        read = np.linalg.svd(h - mean)[2] if order == "pca" else random_basis(6).numpy()
+        map_ = w @ read[:kept].T @ read[:kept]
+    return map_, w @ mean - map_ @ mean
+
+
+@pytest.mark.parametrize(
+    "order", ["singular, gauge-fixed", "pca", "random", "reduced-rank"]
+)
+def test_pruning_to_other_directions_takes_them_from_imagenet(scanned: Scanned, order: str):
+    model, sets, records = scanned
+    w, b = model.head.weight.double().numpy(), model.head.bias.double().numpy()
+
+    def read(one: ImageSet) -> np.ndarray:
+        h = encode(model, one)
+        return torch.nn.functional.normalize(h, dim=1).double().numpy()
+
+    for fraction, kept in ((0.25, 3), (0.5, 2), (0.75, 1), (1.0, 0)):
+        map_, constant = reduced(order, read(sets.imagenet), w, kept)
+        accuracy = [
+            np.mean((read(one) @ map_.T + constant + b).argmax(axis=1) == one.labels)
+            for one in (sets.imagenet, *sets.shifts)
+        ]
+        for dataset, expected in (("imagenet", accuracy[0]), ("shifts", accuracy[1:])):
+            where = {"setting": order, "x": fraction, "dataset": dataset}
+            (record,) = select(records, quantity="pruned_accuracy", **where)
+            assert record.value == pytest.approx(np.mean(expected))
 
 
 @pytest.mark.parametrize("order", ["singular", "importance"])

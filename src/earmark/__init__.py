@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .models.classifier import Classifier, Head
     from .models.loading import load_model
+    from .signatures.association import association
     from .signatures.bases import neuron_basis, pca_basis, random_basis
+    from .signatures.chance import chance_of_precision
     from .signatures.concepts import (
         ConceptProbe,
         ConceptSets,
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
         privileged_directions,
         remove_class_constant,
     )
+    from .signatures.flips import flipped_predictions
+    from .signatures.importance import importance_intervals
     from .signatures.kurtosis import activation_kurtosis, image_kurtosis
+    from .signatures.outliers import outlier_features
     from .signatures.overlaps import overlaps
     from .signatures.pruning import PruningCurve, pruning_curve
     from .signatures.robustness import (
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
         effective_robustness,
         fit_baseline,
     )
-    from .signatures.similarity import cka
+    from .signatures.similarity import cka, cka_interval
     from .tuning.interpolation import interpolate
     from .tuning.soups import soup
 
@@ -44,7 +49,9 @@ __version__ = "0.1.0.dev0"
 _HOMES = {
     "models.classifier": ("Classifier", "Head"),
     "models.loading": ("load_model",),
+    "signatures.association": ("association",),
     "signatures.bases": ("neuron_basis", "pca_basis", "random_basis"),
+    "signatures.chance": ("chance_of_precision",),
     "signatures.concepts": (
         "ConceptProbe",
         "ConceptSets",
@@ -57,7 +64,10 @@ _HOMES = {
         "privileged_directions",
         "remove_class_constant",
     ),
+    "signatures.flips": ("flipped_predictions",),
+    "signatures.importance": ("importance_intervals",),
     "signatures.kurtosis": ("activation_kurtosis", "image_kurtosis"),
+    "signatures.outliers": ("outlier_features",),
     "signatures.overlaps": ("overlaps",),
     "signatures.pruning": ("PruningCurve", "pruning_curve"),
     "signatures.robustness": (
@@ -67,7 +77,7 @@ _HOMES = {
         "effective_robustness",
         "fit_baseline",
     ),
-    "signatures.similarity": ("cka",),
+    "signatures.similarity": ("cka", "cka_interval"),
     "tuning.interpolation": ("interpolate",),
     "tuning.soups": ("soup",),
 }

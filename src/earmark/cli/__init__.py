@@ -7,6 +7,7 @@ from errno import ENOSPC
 
 import typer
 
+from .audits import audit
 from .checks import check
 from .merging import interpolate, prune, soup
 from .observatory import er
@@ -34,6 +35,7 @@ app.command(epilog="Example: earmark scan ViT-B-16,openai --data data --out vit"
 app.command(epilog="Example: earmark study paper-v1 --plan")(study)
 app.command(epilog="Example: earmark check data --fix-list faults.tsv")(check)
 app.command(epilog="Example: earmark report earmark-demo")(report)
+app.command(epilog="Example: earmark audit --paper")(audit)
 app.command(
     epilog="Example: earmark finetune ViT-B-16,openai --data data --out tuned --device cuda"
 )(finetune)

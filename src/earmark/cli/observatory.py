@@ -41,8 +41,8 @@ def er(
     """Effective robustness (ER) of public models, or of yours.
 
     ER is accuracy on five shifts of ImageNet above what a line predicts from accuracy on
-    ImageNet. The line is paper, testbed, testbed-matched-frequency, or one fitted on
-    results.
+    ImageNet. The line is paper; testbed, testbed-standard or testbed-all, each also with
+    -matched-frequency at its end; or one fitted on results.
 
     Results are open_clip's openclip_results.csv; a JSON file of CLIP_benchmark, or a
     folder of them; or a CSV with one row per model and the columns model, pretrained

@@ -1,6 +1,6 @@
 """``earmark cka``: two models compared layer by layer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _FILE = "cka.csv"
 _HOW = "How it runs"
-_SPREAD = len("-0.123 ± 0.123")
 _NAME = 20  # characters of a layer's name in a line, before it is folded
 _MODEL = "MODEL,TAG of open_clip, timm:NAME, hf:REPO, lab:NAME, a path: as for scan."
 
@@ -82,7 +81,7 @@ def cka(
 
     It is 1 where two layers tell images apart alike, and about 0 where they do not. It is
     dominated by features of large variance, so CKA of standardised features stands beside
-    it. Images pass through both models twice.
+    it. Intervals are of 95 %, over images. Images pass through both models twice.
     """
     from ..models.loading import load_model
     from ..study.layers import Comparing, compare_layers, find_images
@@ -170,27 +169,31 @@ def _table(found: Sequence["Comparison"]) -> "Table":
     from rich.table import Table
 
     imagenet, *shifts = found
+    pairs = [*zip(*(one.rows for one in found), strict=True)]
+    values = [_values(rows) for rows in pairs]
     both = any(row.layer != row.other for row in imagenet.rows)
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     grid.title = escape(f"CKA of {imagenet.first} and {imagenet.second}")
     grid.title_justify = grid.caption_justify = "left"
     for title in ("Layer", "Other layer") if both else ("Layer",):
         grid.add_column(title, overflow="fold", min_width=_NAME)
-    columns = [(_title(imagenet.dataset), None), ("Shifts", _SPREAD)]
-    for title, least in columns if shifts else columns[:1]:
+    for title in (_title(imagenet.dataset), *(["Shifts"] if shifts else [])):
         for variant in ("", "\nstandardised"):
             grid.add_column(
-                escape(title) + variant, justify="right", no_wrap=True, min_width=least
+                escape(title) + variant,
+                justify="right",
+                no_wrap=True,
+                min_width=_width(values),
             )
     notes: dict[str, int] = {}
-    for rows in zip(*(one.rows for one in found), strict=True):
+    for rows, shown in zip(pairs, values, strict=True):
         numbers = [notes.setdefault(row.note, len(notes) + 1) for row in rows]
         marks = ",".join(str(number) for number in dict.fromkeys(numbers))
         names = (rows[0].layer, rows[0].other) if both else (rows[0].layer,)
         grid.add_row(
             *(escape(name) for name in names[:-1]),
             f"{escape(names[-1])} [dim]({marks})[/]",
-            *_values(rows),
+            *shown,
         )
     grid.caption = "\n".join(_caption(found, notes))
     return grid
@@ -203,24 +206,35 @@ def _title(dataset: str) -> str:
 
 
 def _values(rows: Sequence["LayerPair"]) -> list[str]:
-    shown: list[str] = []
-    for part in (rows[:1], rows[1:]):
-        if part:
-            shown.append(_spread(row.cka for row in part))
-            shown.append(_spread(row.standardized for row in part))
-    return shown
+    return [
+        _spread(part, standardized=standardized)
+        for part in (rows[:1], rows[1:])
+        if part
+        for standardized in (False, True)
+    ]
 
 
-def _spread(values: Iterable[float | None]) -> str:
-    """The mean and, of several, the standard deviation; none where one value is lacking."""
+def _spread(rows: Sequence["LayerPair"], *, standardized: bool) -> str:
+    """The mean and, of several, the standard deviation; below, the mean's interval."""
     from statistics import fmean, stdev
 
-    numbers = list(values)
-    known = [number for number in numbers if number is not None]
-    if len(known) < len(numbers):
+    from ..study.layers import interval_over
+
+    values = [row.standardized if standardized else row.cka for row in rows]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
         return "\N{EN DASH}"
     spread = f" \N{PLUS-MINUS SIGN} {stdev(known):.3f}" if len(known) > 1 else ""
-    return f"{fmean(known):z.3f}{spread}"
+    ends = interval_over(rows, standardized=standardized)
+    below = f"\n[dim]\\[{ends[0]:z.3f}, {ends[1]:z.3f}][/]" if ends else ""
+    return f"{fmean(known):z.3f}{spread}{below}"
+
+
+def _width(values: Sequence[Sequence[str]]) -> int:
+    from rich.text import Text
+
+    shown = (Text.from_markup(cell).plain for cells in values for cell in cells)
+    return max(len(line) for cell in shown for line in cell.splitlines())
 
 
 def _caption(found: Sequence["Comparison"], notes: dict[str, int]) -> list[str]:
@@ -229,6 +243,7 @@ def _caption(found: Sequence["Comparison"], notes: dict[str, int]) -> list[str]:
     images = ", ".join(f"{one.rows[0].n:,} of {_title(one.dataset)}" for one in found)
     shifts = "Shifts: mean \N{PLUS-MINUS SIGN} standard deviation over them."
     return [
+        "In brackets: 95 % intervals over images.",
         *(f"({number}) {escape(note)}" for note, number in notes.items()),
         escape(f"Images: {images}."),
         *([shifts] if len(found) > 2 else []),

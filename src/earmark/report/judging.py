@@ -159,9 +159,13 @@ def _direction_controls(case: Case, zero_shot: Privileged) -> str:
     if untrained := case.top("untrained"):
         texts.append(f"In the untrained control it is {_times(untrained.ratio)}.")
     if zero_shot.decision_share is not None:
-        share = percent(zero_shot.decision_share)
+        share, rest = (
+            percent(part)
+            for part in (zero_shot.decision_share, 1 - zero_shot.decision_share)
+        )
         texts.append(
-            f"Of what zero-shot's adds to the logits, {share} can change a decision."
+            f"Zero-shot's is {rest} class-constant, a part that moves every logit alike; "
+            f"{share} of it can change a decision."
         )
     flips = case.one("zero-shot", "flipped_predictions", x=zero_shot.direction)
     if flips:

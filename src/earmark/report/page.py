@@ -4,11 +4,17 @@ import json
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import replacing
 from ..results import Record
+from ..signatures.association import FEWEST
+from .audit import Audit, audit
+from .audit_numbers import measured
+from .audit_sentences import audit_sentences
+from .audit_tables import audit_tables
 from .findings import findings
 from .latex import latex
 from .palette import DARK, LIGHT
@@ -57,12 +63,15 @@ def write_report(
 
     _check_finite(records)
     pool = Pool.of(records)
-    made, drawn = tables(pool), figures(pool)
+    audited = _audited(pool)
+    of_audit = audit_tables(audited) if audited and _enough(audited) else []
+    made, drawn = [*tables(pool), *of_audit], figures(pool)
     files = {f"tables/{table.name}.csv": table.csv() for table in made}
     files |= {f"tables/{table.name}.md": table.markdown() for table in made}
     files |= {f"tables/{table.name}.tex": latex(table) for table in made}
     files |= {f"figures/{figure.name}.svg": figure.svg() for figure in drawn}
-    files["report.html"] = _page(pool, made, drawn, samples or {}, title, lacks)
+    words = Words(title, lacks, audit_sentences(audited) if audited else {}, of_audit)
+    files["report.html"] = _page(pool, made, drawn, samples or {}, words)
     contents = {name: text.encode() for name, text in files.items()}
     contents |= {f"figures/{figure.name}.pdf": figure.pdf() for figure in drawn}
     for name, content in contents.items():
@@ -70,6 +79,33 @@ def write_report(
             aside.write_bytes(content)
     _remove_older(out, {out / name for name in contents})
     return out / "report.html"
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the page says besides tables, figures and findings.
+
+    Attributes:
+        title: Its heading.
+        lacks: What could not be measured, and why: a sentence each.
+        audit: For each heading of the audit its sentences.
+        of_audit: The audit's tables; none where no role has models enough.
+    """
+
+    title: str
+    lacks: Sequence[str]
+    audit: Mapping[str, Sequence[str]]
+    of_audit: Sequence[Table]
+
+
+def _audited(pool: Pool) -> Audit | None:
+    """The audit of a pool whose models' effective robustness was measured."""
+    return audit(pool) if measured(pool) else None
+
+
+def _enough(audited: Audit) -> bool:
+    """Whether a role has as many models as a correlation needs an interval of."""
+    return any(len(audited.of(role)) >= FEWEST for role in audited.roles)
 
 
 def _check_finite(records: Sequence[Record]) -> None:
@@ -96,8 +132,7 @@ def _page(
     made: Sequence[Table],
     drawn: "Sequence[Figure]",
     samples: Mapping[str, bytes],
-    title: str,
-    lacks: Sequence[str],
+    words: Words,
 ) -> str:
     import vl_convert
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -113,9 +148,8 @@ def _page(
     found = {finding.claim.key: finding for finding in findings(pool)}
     specs = {figure.name: figure.spec for figure in drawn}
     return templates.get_template("page.html").render(
-        title=title,
+        words=words,
         cautions=_cautions(pool),
-        lacks=lacks,
         rule=RULE,
         sections=sections(pool, exhibits, found),
         exhibits=exhibits,

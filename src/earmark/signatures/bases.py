@@ -1,5 +1,7 @@
 """Bases of the activation space other than a head's singular directions."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -70,14 +72,50 @@ def pca_basis(activations: Activations) -> Float64[Tensor, "feature feature"]:
         tensor([[0., 1.],
                 [1., 0.]], dtype=torch.float64)
     """
+    return principal_directions(activations).directions
+
+
+@dataclass(frozen=True, eq=False)
+class PrincipalDirections:
+    """The mean of activations, and their principal directions, by falling variance.
+
+    Attributes:
+        mean: Of shape (feature,).
+        variances: Along each direction, of shape (direction,).
+        directions: Orthonormal rows.
+    """
+
+    mean: Float64[Tensor, "feature"]
+    variances: Float64[Tensor, "direction"]
+    directions: Float64[Tensor, "direction feature"]
+
+
+def principal_directions(
+    activations: Activations, *, features: int | None = None
+) -> PrincipalDirections:
+    """Find them from the covariance of all images, in one pass.
+
+    Args:
+        activations: Shape (image, feature), or an iterable of such batches, read once.
+        features: How many features there must be. None takes any number.
+
+    Returns:
+        As many directions as features, on the CPU.
+
+    Raises:
+        ValueError: If there is no image, a value is not finite, or features differ.
+    """
     images, first, total, products = 0, None, torch.zeros(()), torch.zeros(())
-    for tile in tiles(activations):
+    for tile in tiles(activations, features=features):
         first = tile[:1] if first is None else first
         rows = tile - first  # a large common offset would cancel badly
         images, total = images + len(rows), total + rows.sum(dim=0)
         products = products + rows.T @ rows
-    covariance = products / images - torch.outer(total / images, total / images)
-    return torch.linalg.eigh(covariance).eigenvectors.flip(1).T.cpu()
+    offset = total / images
+    covariance = products / images - torch.outer(offset, offset)
+    variances, vectors = torch.linalg.eigh(covariance.cpu())
+    mean = (offset if first is None else offset + first[0]).cpu()
+    return PrincipalDirections(mean, variances.flip(0).clamp(min=0), vectors.flip(1).T)
 
 
 def _check(features: int) -> None:

@@ -4,78 +4,32 @@ References:
     Crabbé et al., Robust multimodal models have outlier features and encode more
     concepts, 2023, Section 4 and Eq. 5. https://arxiv.org/abs/2310.13040
     Bau et al., Network dissection, CVPR 2017 (Broden).
+    Benjamini and Hochberg, Controlling the false discovery rate, JRSS B 1995.
 """
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from hashlib import sha256
-from os import cpu_count
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
-from numpy.typing import NDArray
 from torch import Tensor
 
-from .batches import TILE, Activations, Array, matrix, reread, tiles, whole_numbers, width
-from .ranking import average_precisions
+from .batches import Activations, Array, matrix, reread, whole_numbers, width
+from .chance import chance_of_precision
+from .checked import Checked
+from .concept_sets import ConceptSets, Drawn, draw
+from .counting import discoveries
+from .permuting import Chance, by_chance
+from .projecting import Ranked, along, ordered, rank
+from .ranking import membership
 
 ENCODED = 0.9
 """Average precision from which a concept counts as encoded (Section 4)."""
 
-BLOCK = 64  # directions whose projections are held at a time
-
-
-@dataclass(frozen=True, eq=False)
-class ConceptSets:
-    """The images that show each concept.
-
-    Attributes:
-        names: One name per concept, all different.
-        positives: For each concept, the indices of its images, sorted, each once.
-        images: How many images there are.
-    """
-
-    names: tuple[str, ...]
-    positives: tuple[NDArray[np.int64], ...]
-    images: int
-
-    def __post_init__(self) -> None:
-        if not self.names:
-            raise ValueError("At least one concept is needed, got none: name one.")
-        twice = len(self.names) - len(set(self.names))
-        if twice or len(self.names) != len(self.positives):
-            raise ValueError(
-                f"Each concept needs a name of its own: {len(self.names)} names, {twice} "
-                f"of them again, for {len(self.positives)} concepts."
-            )
-        for name, indices in zip(self.names, self.positives, strict=True):
-            _check_indices(name, indices, self.images)
-
-    @classmethod
-    def from_positives(
-        cls, positives: Mapping[str, Iterable[Any]], *, images: int
-    ) -> "ConceptSets":
-        """Check and sort what a user gives.
-
-        Args:
-            positives: For each concept's name, the indices of its images, in any order.
-            images: How many images there are.
-
-        Returns:
-            The sets.
-
-        Raises:
-            ValueError: If there is no concept, or an index is no image.
-
-        Example:
-            >>> ConceptSets.from_positives({"red": [3, 1]}, images=4).positives
-            (array([1, 3]),)
-        """
-        checked = (_indices(name, given) for name, given in positives.items())
-        return cls(tuple(positives), tuple(checked), images)
+FLOOR = 20
+"""Positives from which a random direction encodes a concept less than once in 100,000."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +45,9 @@ class ConceptProbe:
         signs: Of shape (concept, direction): 1 where the average precision is that of the
             direction as it was given, -1 where it is that of its opposite.
         skipped: Concepts that no image shows, or all do: nothing tells them apart.
+        least: The average precision with ties broken against the positives; None if there
+            is no tie.
+        checked: What the checks rest on, if they were asked for.
     """
 
     average_precision: Float64[Tensor, "concept direction"]
@@ -99,19 +56,17 @@ class ConceptProbe:
     orientation: str
     signs: Tensor
     skipped: tuple[str, ...] = ()
+    least: Float64[Tensor, "concept direction"] | None = None
+    checked: Checked | None = None
 
     def encoded(self, threshold: float = ENCODED) -> Bool[Tensor, "concept direction"]:
         """Whether a direction's average precision for a concept reaches the threshold."""
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"An average precision lies from 0 to 1, not at {threshold}.")
+        _check_threshold(threshold)
         return self.average_precision >= threshold
 
     def unique(self, threshold: float = ENCODED) -> tuple[str, ...]:
         """The concepts that at least one direction encodes: Eq. 5 counts them."""
-        found = self.encoded(threshold).any(dim=1).tolist()
-        return tuple(
-            name for name, encoded in zip(self.concepts, found, strict=True) if encoded
-        )
+        return self._named(self.encoded(threshold).any(dim=1))
 
     def polysemanticity(self, threshold: float = ENCODED) -> float:
         """Concepts encoded by one direction, averaged over the directions."""
@@ -128,6 +83,182 @@ class ConceptProbe:
         column = self.average_precision[:, direction]
         best = column.argsort(descending=True, stable=True)[:k].tolist()
         return tuple((self.concepts[concept], float(column[concept])) for concept in best)
+
+    def with_positives(self, fewest: int = FLOOR) -> "ConceptProbe":
+        """The concepts that were probed with so many positives or more.
+
+        Args:
+            fewest: How many positives, and as many negatives.
+
+        Returns:
+            The same probe of those concepts alone.
+
+        Raises:
+            ValueError: If no concept has so many.
+        """
+        kept = self.positives >= fewest
+        if kept.all():
+            return self
+        if not kept.any():
+            raise ValueError(f"No concept has {fewest} positives: take a lower floor.")
+        return replace(
+            self,
+            average_precision=self.average_precision[kept],
+            concepts=self._named(kept),
+            positives=self.positives[kept],
+            signs=self.signs[kept],
+            least=None if self.least is None else self.least[kept],
+            checked=self.checked and self.checked.of_concepts(kept),
+        )
+
+    def first_directions(self, count: int) -> "ConceptProbe":
+        """The same probe along the first ``count`` directions alone."""
+        if count >= self.average_precision.shape[1]:
+            return self
+        return replace(
+            self,
+            average_precision=self.average_precision[:, :count],
+            signs=self.signs[:, :count],
+            least=None if self.least is None else self.least[:, :count],
+            checked=self.checked and self.checked.first_directions(count),
+        )
+
+    def probabilities(
+        self, threshold: float = ENCODED
+    ) -> Float64[np.ndarray, "concept direction"]:
+        """How likely chance alone is to give each average precision that is counted.
+
+        From the law without ties, at the average precision with ties broken against the
+        positives; doubled where the better of two orientations was taken.
+
+        Args:
+            threshold: From which a concept counts as encoded.
+
+        Returns:
+            P-values; 1 where the threshold is not reached, so that what is controlled is
+            exactly what is counted.
+        """
+        encoded = self.encoded(threshold).numpy()
+        least = self.average_precision if self.least is None else self.least
+        found = np.ones(encoded.shape)
+        for positives in self.positives.unique().tolist():
+            here = encoded & (self.positives == positives).numpy()[:, None]
+            found[here] = chance_of_precision(least.numpy()[here], positives)
+        either = 1 + (self.orientation == "both")
+        return np.where(encoded, np.minimum(either * found, 1.0), 1.0)
+
+    def surviving(self, threshold: float = ENCODED) -> tuple[str, ...]:
+        """The encoded concepts that survive a false-discovery rate of 5 %.
+
+        What is tested is the concept, not its pairs with directions: many correlated
+        directions of a few true concepts would make so many true pairs that 5 % of them
+        left room for many concepts that are false. So each concept's smallest p-value is
+        multiplied by the number of directions (Bonferroni), and Benjamini and Hochberg's
+        procedure runs over the concepts.
+
+        Args:
+            threshold: From which a concept counts as encoded.
+
+        Returns:
+            Their names.
+        """
+        smallest = self.probabilities(threshold).min(axis=1)
+        directions = self.average_precision.shape[1]
+        found = discoveries(np.minimum(smallest * directions, 1.0))
+        return self._named(torch.from_numpy(found))
+
+    def surviving_pairs(
+        self, threshold: float = ENCODED
+    ) -> Bool[Tensor, "concept direction"]:
+        """The pairs of concept and direction that survive a false-discovery rate of 5 %."""
+        return torch.from_numpy(discoveries(self.probabilities(threshold)))
+
+    def held_out(self, threshold: float = ENCODED) -> tuple[str, ...]:
+        """The concepts whose best direction on half of the images encodes them on both.
+
+        The direction that is best on the first half must reach the threshold there, and
+        then on the second half, which had no part in choosing it.
+
+        Args:
+            threshold: From which a concept counts as encoded.
+
+        Returns:
+            Their names.
+
+        Raises:
+            ValueError: If the probe was not checked.
+        """
+        _check_threshold(threshold)
+        first, second = self._checked().halves
+        best = first.argmax(dim=1, keepdim=True)
+        reached = (first >= threshold) & (second >= threshold)
+        return self._named(reached.gather(1, best)[:, 0])
+
+    def held_out_pairs(
+        self, threshold: float = ENCODED
+    ) -> Bool[Tensor, "concept direction"]:
+        """Whether a direction encodes a concept on one half of its images and on the other.
+
+        Args:
+            threshold: From which a concept counts as encoded.
+
+        Returns:
+            Of shape (concept, direction).
+
+        Raises:
+            ValueError: If the probe was not checked.
+        """
+        _check_threshold(threshold)
+        return (self._checked().halves >= threshold).all(dim=0)
+
+    def redrawn(self, threshold: float = ENCODED) -> Bool[Tensor, "seed concept direction"]:
+        """What is encoded with the images of each concept drawn again and again.
+
+        Five draws, of which the probe's own is the first.
+
+        Args:
+            threshold: From which a concept counts as encoded.
+
+        Returns:
+            Of shape (seed, concept, direction).
+
+        Raises:
+            ValueError: If the probe was not checked.
+        """
+        others = self._checked().redrawn >= threshold
+        return torch.cat([self.encoded(threshold)[None], others])
+
+    def chance(self, thresholds: Sequence[float] = (ENCODED,)) -> Chance:
+        """What would be encoded if labels were permuted within each balanced set.
+
+        Args:
+            thresholds: From which a concept counts as encoded.
+
+        Returns:
+            The counts by chance, at all of them.
+
+        Raises:
+            ValueError: If the probe was not checked, or a threshold is so low that concepts
+                of many positives matter.
+        """
+        for threshold in thresholds:
+            _check_threshold(threshold)
+        return by_chance(
+            self._checked().ordered,
+            self.positives.numpy(),
+            thresholds,
+            directions=self.average_precision.shape[1],
+            either=self.orientation == "both",
+        )
+
+    def _checked(self) -> Checked:
+        if self.checked is None:
+            raise ValueError("This probe holds no checks: probe_concepts(checked=True).")
+        return self.checked
+
+    def _named(self, found: Bool[Tensor, "concept"]) -> tuple[str, ...]:
+        pairs = zip(self.concepts, found.tolist(), strict=True)
+        return tuple(name for name, encoded in pairs if encoded)
 
 
 def average_precision(scores: Array, positives: Any) -> Float64[Tensor, "direction"]:
@@ -160,14 +291,10 @@ def average_precision(scores: Array, positives: Any) -> Float64[Tensor, "directi
         )
     if not labels.any():
         raise ValueError("Average precision needs at least one positive image, got none.")
-    everything = _Membership(
-        offsets=np.arange(len(table) + 1),
-        members=labels.numpy().astype(np.int64),
-        positives=np.array([int(labels.sum())]),
-        sizes=np.array([len(table)]),
-    )
-    falling, _ = _rank(table.T.contiguous().numpy(), everything)
-    return torch.from_numpy(falling[0])
+    shown = np.flatnonzero(labels.numpy()), np.flatnonzero(~labels.numpy())
+    everything = membership([shown], len(table))
+    found = [along(row, everything, above=True)[0][0] for row in table.T.numpy()]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def probe_concepts(
@@ -177,6 +304,7 @@ def probe_concepts(
     *,
     seed: int = 0,
     orientation: str = "mean",
+    checked: bool = False,
 ) -> ConceptProbe:
     """Average precision of every concept along every direction (Section 4).
 
@@ -193,6 +321,8 @@ def probe_concepts(
         orientation: ``given`` projects on the directions as they come; ``mean`` turns each
             so that the mean projection of these activations is positive; ``both`` takes the
             better of the two for each concept.
+        checked: Whether to hold also what `ConceptProbe.chance`, ``held_out`` and
+            ``redrawn`` need: the images drawn with four more seeds, and halved.
 
     Returns:
         The probe, float64, on the CPU.
@@ -220,75 +350,26 @@ def probe_concepts(
     if seed < 0:
         raise ValueError(f"A seed is 0 or more, got {seed}.")
     sets = _sets(concepts, images=count)
-    drawn = [_balanced(sets, concept, seed) for concept in range(len(sets.names))]
-    probed = [concept for concept, (positive, _) in enumerate(drawn) if len(positive)]
-    if not probed:
-        raise ValueError(
-            "No concept can be probed: each is in no image, or in all of them."
-        )
-    membership = _membership([drawn[concept] for concept in probed], sets.images)
+    drawn = draw(sets, seed, checked=checked)
 
-    shape = (len(probed), len(directions))
-    precision, signs = (
-        torch.empty(shape, dtype=torch.float64),
-        torch.ones(shape, dtype=torch.int8),
-    )
-    for start in range(0, len(directions), BLOCK):
-        block = slice(start, start + BLOCK)
-        scores = _project(activations, directions[block], count)
-        falling, rising = map(torch.from_numpy, _rank(scores, membership))
-        turn = _turn(scores, falling, rising, orientation)
-        precision[:, block] = torch.where(turn, rising, falling)
-        signs[:, block] = torch.where(turn, -1, 1)
+    ranked = rank(activations, directions, drawn, orientation, images=count)
+    shown = set(drawn.concepts.tolist())
     return ConceptProbe(
-        average_precision=precision,
-        concepts=tuple(sets.names[concept] for concept in probed),
-        positives=torch.from_numpy(membership.positives),
+        average_precision=torch.from_numpy(ranked.precision[: len(drawn.concepts)]),
+        concepts=tuple(sets.names[concept] for concept in drawn.concepts),
+        positives=torch.from_numpy(drawn.positives),
         orientation=orientation,
-        signs=signs,
-        skipped=tuple(
-            sets.names[c] for c, (positive, _) in enumerate(drawn) if not len(positive)
-        ),
+        signs=torch.from_numpy(ranked.signs),
+        skipped=tuple(name for c, name in enumerate(sets.names) if c not in shown),
+        least=torch.from_numpy(ranked.least),
+        checked=_kept(drawn, ranked) if checked else None,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Membership:
-    """Which sets each image is in, in compressed rows: see `average_precisions`."""
-
-    offsets: NDArray[np.int64]
-    members: NDArray[np.int64]
-    positives: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-
-
-def _indices(name: object, given: Iterable[Any]) -> NDArray[np.int64]:
-    if not isinstance(name, str):
-        raise ValueError(f"Concepts are named by text, not by {name!r}: name it so.")
-    try:
-        indices = np.asarray(
-            given if isinstance(given, (Tensor, np.ndarray)) else list(given)
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Concept {name!r} must be indices of images: {error}") from error
-    if indices.size and (indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer)):
-        raise ValueError(
-            f"Concept {name!r} must be indices of images, got {indices.dtype} of shape "
-            f"{indices.shape}: numpy.flatnonzero makes them of booleans."
-        )
-    return np.unique(indices).astype(np.int64)
-
-
-def _check_indices(name: str, indices: NDArray[np.int64], images: int) -> None:
-    if (np.diff(indices) <= 0).any():
-        raise ValueError(
-            f"The images of concept {name!r} must rise: use ConceptSets.from_positives."
-        )
-    if indices.size and not 0 <= indices[0] <= indices[-1] < images:
-        wrong = indices[0] if indices[0] < 0 else indices[-1]
-        raise ValueError(
-            f"Concept {name!r} names image {wrong}, but there are images 0 to {images - 1}."
-        )
+def _kept(drawn: Drawn, ranked: Ranked) -> Checked:
+    """What the further sets gave, in the order in which `draw` added them."""
+    sets = torch.from_numpy(ranked.precision).unflatten(0, (-1, len(drawn.concepts)))
+    return Checked(sets[1:-2], sets[-2:], ordered(drawn.few, ranked.orders))
 
 
 def _count(activations: Activations) -> int:
@@ -311,83 +392,6 @@ def _sets(
     return concepts
 
 
-def _balanced(
-    sets: ConceptSets, concept: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    positives, images = sets.positives[concept], sets.images
-    size = min(len(positives), images - len(positives))
-    name = np.frombuffer(sha256(sets.names[concept].encode()).digest(), np.uint32)
-    generator = np.random.default_rng([seed, images, *name])
-    drawn = np.sort(generator.choice(positives, size, replace=False, shuffle=False))
-    # The k-th image that is no positive is k plus the positives that come before it.
-    others = generator.choice(images - len(positives), size, replace=False, shuffle=False)
-    before = positives - np.arange(len(positives))
-    return drawn, others + np.searchsorted(before, others, side="right")
-
-
-def _membership(
-    drawn: list[tuple[NDArray[np.int64], NDArray[np.int64]]], images: int
-) -> _Membership:
-    positives = np.array([len(positive) for positive, _ in drawn])
-    image = np.concatenate([part for pair in drawn for part in pair])
-    kind = np.tile([1, 0], len(drawn)) + 2 * np.arange(len(drawn)).repeat(2)
-    member = kind.repeat(positives.repeat(2))
-    order = np.argsort(image, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=images))])
-    return _Membership(offsets, member[order], positives, 2 * positives)
-
-
-def _project(
-    activations: Activations, directions: Float64[Tensor, "direction feature"], images: int
-) -> NDArray[np.float64]:
-    """Projections of shape (direction, image)."""
-    scores = np.empty((len(directions), images))
-    start = 0
-    for tile in tiles(activations, features=directions.shape[1]):
-        # Equal images must get equal scores wherever they stand, to tie: every product has
-        # one shape, and is numpy's, since MKL rounds the last columns otherwise.
-        padded = np.zeros((TILE, tile.shape[1]))
-        padded[: len(tile)] = tile.cpu().numpy()
-        with np.errstate(over="ignore", invalid="ignore"):  # told below, by a remedy
-            product = directions.numpy() @ padded.T
-        scores[:, start : start + len(tile)] = product[:, : len(tile)]
-        start += len(tile)
-    if not np.isfinite(scores).all():
-        raise ValueError("Projections of these activations overflow: scale them down.")
-    return scores
-
-
-def _rank(
-    scores: NDArray[np.float64], sets: _Membership
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average precision (set, direction), along each row of scores and against it."""
-
-    def along(row: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        order = np.argsort(row)[::-1]
-        return average_precisions(
-            order, row, sets.offsets, sets.members, sets.positives, sets.sizes
-        )
-
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        falling, rising = zip(*pool.map(along, scores), strict=True)
-    return np.stack(falling, axis=1), np.stack(rising, axis=1)
-
-
-def _turn(
-    scores: NDArray[np.float64],
-    falling: Float64[Tensor, "concept direction"],
-    rising: Float64[Tensor, "concept direction"],
-    orientation: str,
-) -> Bool[Tensor, "concept direction"]:
-    """Where the opposite of a direction is taken."""
-    match orientation:
-        case "given":
-            return torch.zeros_like(falling, dtype=torch.bool)
-        case "mean":
-            return torch.from_numpy(scores.mean(axis=1) < 0).expand_as(falling)
-        case "both":
-            return rising > falling
-        case _:
-            raise ValueError(
-                f"Orientation is 'mean', 'given' or 'both', not {orientation!r}."
-            )
+def _check_threshold(threshold: float) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"An average precision lies from 0 to 1, not at {threshold}.")

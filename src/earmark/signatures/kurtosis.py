@@ -6,6 +6,8 @@ References:
     Elhage et al., Privileged bases in the transformer residual stream, 2023.
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -53,22 +55,39 @@ def image_kurtosis(activations: Activations) -> Float64[Tensor, "image"]:
         >>> image_kurtosis(torch.tensor([[0.0, 0.0, 1.0], [1.0, 2.0, 3.0]]))
         tensor([1.5000, 1.5000], dtype=torch.float64)
     """
-    found: list[Tensor] = []
+    return torch.cat([powers.mean(dim=1).cpu() for powers in fourth_powers(activations)])
+
+
+def fourth_powers(activations: Activations) -> Iterator[Float64[Tensor, "image feature"]]:
+    """Each feature's part of each image's kurtosis: its standard score to the power of 4.
+
+    Args:
+        activations: As `activation_kurtosis` takes them.
+
+    Yields:
+        A tile of them, whose mean over features is the kurtosis of each image.
+
+    Raises:
+        ValueError: As `activation_kurtosis` raises.
+    """
+    first = 0
     for tile in tiles(activations):
-        kurtosis = _kurtosis(tile).cpu()
-        if kurtosis.isnan().any():
-            image = sum(map(len, found)) + int(kurtosis.isnan().int().argmax())
+        powers = _fourth_powers(tile)
+        if powers.isnan().any():
+            image = first + int(powers.isnan().any(dim=1).int().argmax())
             raise ValueError(
                 f"Image {image} has constant activations (no kurtosis): leave it out."
             )
-        found.append(kurtosis)
-    return torch.cat(found)
+        yield powers
+        first += len(tile)
 
 
-def _kurtosis(rows: Float64[Tensor, "row column"]) -> Float64[Tensor, "row"]:
+def _fourth_powers(
+    rows: Float64[Tensor, "row column"],
+) -> Float64[Tensor, "row column"]:
     # Taking one entry off makes a constant row exactly 0, so that it gives 0 / 0, and
     # spares a small spread on a large offset; the scale keeps fourth powers in range.
     rows = rows - rows[:, :1]
     rows = rows / rows.abs().amax(dim=1, keepdim=True)
-    centred = rows - rows.mean(dim=1, keepdim=True)
-    return centred.pow(4).mean(dim=1) / centred.square().mean(dim=1).square()
+    squares = (rows - rows.mean(dim=1, keepdim=True)).square()
+    return (squares / squares.mean(dim=1, keepdim=True)).square()

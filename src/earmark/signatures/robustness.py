@@ -9,7 +9,7 @@ References:
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, overload, runtime_checkable
 
 import numpy as np
@@ -51,6 +51,9 @@ class Baseline:
         slope_interval: 95 % interval of the slope over models (t distribution); None
             where it is not known.
         intercept_interval: The same for the intercept.
+        models: Of each model of the fit, ID accuracy and mean accuracy over the shifts,
+            fractions, so that an interval can draw the models again; empty where they are
+            not known. Lines that differ in nothing else are equal.
     """
 
     slope: float
@@ -61,6 +64,7 @@ class Baseline:
     id_range: tuple[float, float]
     slope_interval: tuple[float, float] | None = None
     intercept_interval: tuple[float, float] | None = None
+    models: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
 
     def predict(self, id_accuracy: Numbers) -> float | NDArray[np.float64]:
         """Accuracy under shift on the line.
@@ -109,7 +113,7 @@ def fit_baseline(
         name: What tables call the line.
 
     Returns:
-        The line, with 95 % intervals of slope and intercept over models.
+        The line, with its models and 95 % intervals of slope and intercept over them.
 
     Raises:
         ValueError: If the shapes differ or are not (model,), if there are fewer than three
@@ -135,7 +139,8 @@ def fit_baseline(
                 f"Every {side} is {values[0]}: a line needs models of different accuracy."
             )
 
-    return _least_squares(logit(x), logit(y), name, (float(x.min()), float(x.max())))
+    line = _least_squares(logit(x), logit(y), name, (float(x.min()), float(x.max())))
+    return replace(line, models=tuple(zip(x.tolist(), y.tolist(), strict=True)))
 
 
 @overload

@@ -1,4 +1,4 @@
-"""Accuracies, effective robustness, and both as directions are removed, as records."""
+"""Accuracies and effective robustness, as records."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -6,26 +6,23 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
-import torch
 from torch import Tensor
 
 from ..data.imagenet import SHIFTS
 from ..data.images import ImageSet
 from ..models.classifier import Classifier, Head
 from ..results import Record
-from ..signatures.directions import Directions
 from ..signatures.inference import (
     accuracy_interval,
     effective_robustness_interval,
     mean_accuracy_interval,
 )
-from ..signatures.pruning import PruningCurve, pruning_curve
 from ..signatures.robustness import Baseline, ExtrapolationWarning, effective_robustness
 from .counted import right
+from .lines import other_v2
 from .sets import Sets
 
 _OWN_NAMES = "{} among its own names, by a head made for them"
-_NOT_OWN_NAMES = "{} among the classes of the model's head"
 
 Counts: TypeAlias = tuple[int, int]
 """How many images were classified correctly, and how many there are."""
@@ -63,21 +60,24 @@ def accuracies(
             counts[one.name] = _counted(sets.heads[one.name], activations[one.name], alone)
     own = {name: _OWN_NAMES.format(name) for name in sets.heads}
     records = [
-        _accuracy(row, count, dataset=name, note=own.get(name, ""))
+        accuracy_record(row, count, dataset=name, note=own.get(name, ""))
         for name, count in counts.items()
     ]
     for one in sets.shifts:
         if one.counts_as is not None:
             count = _counted(classifier.head, activations[one.name], one, masked=False)
-            records.append(_accuracy(row, count, dataset=one.name, setting="unmasked"))
+            records.append(
+                accuracy_record(row, count, dataset=one.name, setting="unmasked")
+            )
     if sets.shifts:
         shifts = [counts[one.name] for one in sets.shifts]
         note = joined(averaged(sets), *own.values())
-        records.append(_mean_accuracy(row, shifts, note=note))
+        records.append(mean_accuracy_record(row, shifts, note=note))
         imagenet = counts[sets.imagenet.name]
         for line in lines:
-            where = {"setting": line.name, "note": joined(*own.values())}
-            records += _beyond(row, imagenet, shifts, line, **where)
+            note = joined(*own.values(), other_v2(line, [one.name for one in sets.shifts]))
+            where = {"setting": line.name, "note": note}
+            records += robustness_records(row, imagenet, shifts, line, **where)
     return records
 
 
@@ -93,7 +93,8 @@ def _counted(
     return int(right(head, activations, images, masked=masked).sum()), len(images)
 
 
-def _accuracy(row: partial[Record], count: Counts, **where: object) -> Record:
+def accuracy_record(row: partial[Record], count: Counts, **where: object) -> Record:
+    """An accuracy, with Clopper and Pearson's interval; ``where`` says of what."""
     low, high = accuracy_interval(*count)
     correct, n = count
     return row(
@@ -101,14 +102,17 @@ def _accuracy(row: partial[Record], count: Counts, **where: object) -> Record:
     )
 
 
-def _mean_accuracy(row: partial[Record], shifts: list[Counts], **where: object) -> Record:
+def mean_accuracy_record(
+    row: partial[Record], shifts: list[Counts], **where: object
+) -> Record:
+    """The plain mean of the shifts' accuracies, with its interval."""
     low, high = mean_accuracy_interval(shifts)
     where = {"quantity": "accuracy", "dataset": "shifts", **where}
     mean = sum(correct / n for correct, n in shifts) / len(shifts)
     return row(**where, value=mean, low=low, high=high, n=sum(n for _, n in shifts))
 
 
-def _beyond(
+def robustness_records(
     row: partial[Record],
     imagenet: Counts,
     shifts: list[Counts],
@@ -126,70 +130,12 @@ def _beyond(
         value = effective_robustness(imagenet[0] / imagenet[1], mean, baseline=line)
     low, high = effective_robustness_interval(imagenet, shifts, baseline=line)
     outer = "outside the accuracies that the baseline was fitted on" if outside else ""
+    fixed = "" if line.models else "the line held fixed, whose models are not known"
     where = {"quantity": "effective_robustness", "dataset": "shifts", **where}
     n = imagenet[1] + sum(n for _, n in shifts)
-    return [row(**where, value=value, low=low, high=high, n=n, note=joined(note, outer))]
-
-
-def pruning(
-    row: partial[Record],
-    classifier: Classifier,
-    sets: Sets,
-    activations: Mapping[str, Batches],
-    directions: Directions,
-    lines: Sequence[Baseline],
-) -> list[Record]:
-    """Accuracy and effective robustness as directions are removed, in two orders.
-
-    Args:
-        row: What all records of the model share.
-        classifier: The model.
-        sets: What it is measured on.
-        activations: Of each set, by its name.
-        directions: Of the model's head.
-        lines: The first is what effective robustness is measured from.
-
-    Returns:
-        The records.
-    """
-    records: list[Record] = []
-    note = joined(*(_NOT_OWN_NAMES.format(name) for name in sets.heads))
-    for order in ("singular", "importance"):
-        curves = {
-            one.name: _curve(classifier.head, activations[one.name], one, directions, order)
-            for one in (sets.imagenet, *sets.shifts)
-        }
-        fractions = curves[sets.imagenet.name].fractions.tolist()
-        for step, fraction in enumerate(fractions):
-            counts = {
-                name: (round(float(curve.accuracy[step]) * curve.images), curve.images)
-                for name, curve in curves.items()
-            }
-            where = {"setting": order, "x": fraction}
-            imagenet = counts.pop(sets.imagenet.name)
-            shifts = list(counts.values())
-            pruned = {"quantity": "pruned_accuracy", **where}
-            records.append(_accuracy(row, imagenet, dataset=sets.imagenet.name, **pruned))
-            if shifts:
-                records.append(_mean_accuracy(row, shifts, note=note, **pruned))
-            for line in lines[:1]:
-                pruned = {"quantity": "pruned_effective_robustness", **where, "note": note}
-                records += _beyond(row, imagenet, shifts, line, item=line.name, **pruned)
-    return records
-
-
-def _curve(
-    head: Head, activations: Batches, images: ImageSet, directions: Directions, order: str
-) -> PruningCurve:
-    return pruning_curve(
-        head.weight,
-        (head.reads(batch.float()) for batch in activations),
-        torch.as_tensor(images.labels),
-        bias=head.bias,
-        order=order,
-        directions=directions,
-        counts_as=images.counts_as,
-    )
+    return [
+        row(**where, value=value, low=low, high=high, n=n, note=joined(note, outer, fixed))
+    ]
 
 
 def joined(*notes: str) -> str:

@@ -30,7 +30,8 @@ def compared(
         tell: Told of progress.
 
     Returns:
-        Two records for each layer and set; none for a layer that is dead on it.
+        Two records for each layer and set, each with its interval over images, or a note
+        that says why it has none; no record for a layer that is dead on it.
     """
     row = partial(Record, one.name, one.backbone, one.pretraining, one.role, quantity="cka")
     return [
@@ -40,8 +41,10 @@ def compared(
             setting=setting,
             item=pair.layer,
             x=float(pair.place),
+            low=low,
+            high=high,
             n=pair.n,
-            note=f"{pair.note}; no interval",
+            note=pair.note,
         )
         for images in (sets.imagenet, *sets.shifts)
         for pair in compare_layers(
@@ -52,7 +55,15 @@ def compared(
             how=_comparing(how, len(images), workers),
             tell=tell,
         ).rows
-        for setting, value in (("", pair.cka), ("standardised", pair.standardized))
+        for setting, value, low, high in (
+            ("", pair.cka, pair.low, pair.high),
+            (
+                "standardised",
+                pair.standardized,
+                pair.standardized_low,
+                pair.standardized_high,
+            ),
+        )
         if value is not None
     ]
 

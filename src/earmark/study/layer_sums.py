@@ -1,9 +1,10 @@
-"""The HSICs of two models' layers, summed up while images pass through both."""
+"""CKA of two models' layers, from what is kept while images pass through both."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,24 +13,63 @@ from torch import Tensor
 
 from ..data.images import ImageSet
 from ..models.classifier import Classifier
-from ..signatures.hsic import (
-    NARROW,
-    MinibatchHSIC,
-    Moments,
-    Standard,
-    StreamedHSIC,
-    centred_gram,
-)
+from ..signatures.hsic import MinibatchHSIC, Moments, Standard, alignment, centred_gram
+from ..signatures.jackknife import batch_interval
+from ..signatures.similarity import cka_interval, unbiased_hsics
 from .hooks import Layer, shown, watching
 from .progress import Tell
 
+NARROW = 2048
+"""Features up to which a layer's activations are kept: as many as image encoders return."""
+
 ROOM = 2**31
-"""Bytes that the sums of all narrow pairs may take together; pairs beyond, those of the
-most features, are compared over minibatches."""
+"""Bytes that kept activations may take together, in float32; pairs with layers beyond,
+those of the most features, are compared over minibatches."""
 
 Pair: TypeAlias = tuple[str, str]
 Hsics: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""HSIC(x, y), HSIC(x, x) and HSIC(y, y), each a number."""
+"""HSIC(x, y), HSIC(x, x) and HSIC(y, y), each a number, or one for each batch."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """CKA of two layers, and how sure it is.
+
+    Attributes:
+        value: None where a layer is dead.
+        interval: 95 %; None where there is none.
+        trouble: Why one of the two is lacking; else empty.
+    """
+
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    trouble: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        hsics: Callable[[], Hsics],
+        interval: Callable[[], tuple[float, float]],
+        names: tuple[str, str],
+    ) -> "Alignment":
+        """CKA and its interval, so that one dead layer does not lose the others.
+
+        Args:
+            hsics: What CKA is the ratio of.
+            interval: Its interval.
+            names: What an error calls the two layers.
+
+        Returns:
+            Both, or one or none and the reason.
+        """
+        try:
+            value = alignment(*hsics(), names=names)
+        except ValueError as error:
+            return cls(trouble=str(error))
+        try:
+            return cls(value, interval())
+        except ValueError as error:
+            return cls(value, trouble=str(error).rstrip("."))
 
 
 @dataclass(frozen=True)
@@ -39,14 +79,14 @@ class Plan:
     Attributes:
         sides: The layers of each model, by name, in forward order.
         pairs: The names of those that are compared.
-        streamed: The pairs whose sums are over all images; those of others are over
-            minibatches.
+        kept: The pairs whose activations are kept, so that their HSICs are those of all
+            images at once; those of others are means over minibatches.
         standardized: Whether features are compared standardised too.
     """
 
     sides: tuple[dict[str, Layer], dict[str, Layer]]
     pairs: list[Pair]
-    streamed: set[Pair]
+    kept: set[Pair]
     standardized: bool
 
     @classmethod
@@ -55,16 +95,18 @@ class Plan:
         x: Sequence[Layer],
         y: Sequence[Layer],
         *,
+        images: int,
         pairs: str | None,
         standardized: bool,
     ) -> "Plan":
-        """Pair layers up, and see which are narrow enough for exact sums.
+        """Pair layers up, and see which are narrow enough to be kept.
 
         Args:
             x: One model's layers, in forward order.
             y: The other's.
+            images: How many will pass.
             pairs: ``same`` names, ``all``, or None, which takes the same names if all are.
-            standardized: Whether there will be sums of standardised features.
+            standardized: Whether features are compared standardised too.
 
         Returns:
             The plan.
@@ -74,12 +116,12 @@ class Plan:
         """
         sides = tuple({layer.name: layer for layer in side} for side in (x, y))
         chosen = _pairs(sides[0], sides[1], pairs)
-        streamed = _streamed(sides[0], sides[1], chosen, 2 if standardized else 1)
-        return cls((sides[0], sides[1]), chosen, streamed, standardized)
+        kept = _kept(sides[0], sides[1], chosen, images)
+        return cls((sides[0], sides[1]), chosen, kept, standardized)
 
-    def names(self, side: int, *, streamed: bool) -> list[str]:
+    def names(self, side: int, *, kept: bool) -> list[str]:
         """The layers of one side that stand in pairs of one kind, in forward order."""
-        wanted = {pair[side] for pair in self.pairs if (pair in self.streamed) == streamed}
+        wanted = {pair[side] for pair in self.pairs if (pair in self.kept) == kept}
         return [name for name in self.sides[side] if name in wanted]
 
     def watched(self, side: int) -> list[Layer]:
@@ -99,18 +141,21 @@ def _pairs(x: Mapping[str, Layer], y: Mapping[str, Layer], kind: str | None) -> 
     return same
 
 
-def _streamed(
-    x: Mapping[str, Layer], y: Mapping[str, Layer], pairs: Sequence[Pair], variants: int
+def _kept(
+    x: Mapping[str, Layer], y: Mapping[str, Layer], pairs: Sequence[Pair], images: int
 ) -> set[Pair]:
-    widths = {pair: (x[pair[0]].features, y[pair[1]].features) for pair in pairs}
-    sizes = {
-        pair: 8 * variants * (a * a + a * b + b * b)
-        for pair, (a, b) in widths.items()
-        if max(a, b) <= NARROW
+    narrow = [pair for pair in pairs if max(_widths(x, y, pair)) <= NARROW]
+    widths = {
+        (side, pair[side]): _widths(x, y, pair)[side] for pair in narrow for side in (0, 1)
     }
-    narrow = sorted(sizes, key=sizes.__getitem__)
-    total = np.cumsum([sizes[pair] for pair in narrow])
-    return set(narrow[: int((total <= ROOM).sum())])
+    ordered = sorted(widths, key=widths.__getitem__)
+    total = 4 * images * np.cumsum([widths[layer] for layer in ordered])
+    fits = {*ordered[: int((total <= ROOM).sum())]}
+    return {pair for pair in narrow if {(0, pair[0]), (1, pair[1])} <= fits}
+
+
+def _widths(x: Mapping[str, Layer], y: Mapping[str, Layer], pair: Pair) -> tuple[int, int]:
+    return x[pair[0]].features, y[pair[1]].features
 
 
 @dataclass(frozen=True)
@@ -141,28 +186,47 @@ class Passing:
                 "preprocessings: load it a second time."
             )
 
-    def hsics(self, tell: Tell) -> dict[Pair, list[Hsics]]:
-        """Let all images pass: once, and once before for the statistics of features.
+    def alignments(self, tell: Tell) -> dict[Pair, list[Alignment]]:
+        """Let all images pass: once, and once before for the statistics of wide layers.
 
         Args:
             tell: Told of progress.
 
         Returns:
-            HSICs of each pair: of features as they are, and standardised if planned.
+            CKA of each pair: of features as they are, and standardised if planned.
         """
-        standards = self._standards(tell) if self.plan.standardized else ({}, {})
-        sums = _Sums(self.plan)
+        wide = bool(self.plan.names(0, kept=False))
+        standards = self._standards(tell) if self.plan.standardized and wide else ({}, {})
+        gathered = _Gathered(self.plan)
         takes = (self._taking(0, standards[0]), self._taking(1, standards[1]))
         for done, (x, y) in enumerate(self._passed(takes), 1):
-            sums.update(x, y)
+            gathered.update(x, y)
             tell(f"compare layers on {self.images.name}", done, len(self.batches))
-        return sums.answer()
+        return {
+            pair: gathered.answer(pair, self._described(pair)) for pair in self.plan.pairs
+        }
+
+    def _described(self, pair: Pair) -> tuple[str, str]:
+        first, second = (
+            f"of {layer} in {model.name}"
+            for layer, model in zip(pair, self.models, strict=True)
+        )
+        return first, second
+
+    def _names(self, side: int, *, kept: bool) -> set[str]:
+        """The layers of one encoder, which may stand on both sides."""
+        sides = [other for other in (0, 1) if self._sides[other] == side]
+        return {name for other in sides for name in self.plan.names(other, kept=kept)}
 
     def _standards(self, tell: Tell) -> tuple[dict[str, Standard], dict[str, Standard]]:
-        moments = [{one.name: Moments() for one in self.plan.watched(i)} for i in (0, 1)]
+        moments = [{name: Moments() for name in self._names(i, kept=False)} for i in (0, 1)]
 
         def taking(side: int) -> Callable[[Layer, Tensor], None]:
-            return lambda layer, rows: moments[side][layer.name].update(_computable(rows))
+            def take(layer: Layer, rows: Tensor) -> None:
+                if layer.name in moments[side]:
+                    moments[side][layer.name].update(_computable(rows))
+
+            return take
 
         for done, _ in enumerate(self._passed((taking(0), taking(1))), 1):
             tell(f"standardise layers on {self.images.name}", done, len(self.batches))
@@ -188,23 +252,15 @@ class Passing:
     def _taking(
         self, side: int, standards: Mapping[str, Standard]
     ) -> "Callable[[Layer, Tensor], _Taken]":
-        wide, narrow = (
-            {
-                name
-                for other in (0, 1)
-                if self._sides[other] == side
-                for name in self.plan.names(other, streamed=streamed)
-            }
-            for streamed in (False, True)
-        )
+        wide, narrow = (self._names(side, kept=kept) for kept in (False, True))
 
         def take(layer: Layer, rows: Tensor) -> _Taken:
-            rows, standard = _computable(rows), standards.get(layer.name)
-            grams = centred_gram(rows, standard) if layer.name in wide else torch.empty(0)
-            if layer.name not in narrow:
-                return _Taken(grams, [])
-            plain = rows.to(torch.float64, copy=True)
-            return _Taken(grams, [plain, standard(rows)] if standard else [plain])
+            rows, nothing = _computable(rows), torch.empty(0)
+            standard = standards.get(layer.name)
+            return _Taken(
+                centred_gram(rows, standard) if layer.name in wide else nothing,
+                rows.clone() if layer.name in narrow else nothing,
+            )
 
         return take
 
@@ -240,73 +296,68 @@ def _computable(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Taken:
-    """What is taken of a layer in a batch: as it is, and standardised where that is asked.
+    """What is taken of a layer in a batch.
 
-    `grams` are for minibatches, of shape (variant, image, image); `features` are for sums
-    over all images, one entry per variant.
+    `grams` are for minibatches, of shape (variant, image, image), of features as they are
+    and standardised; `rows` are to be kept, of shape (image, feature).
     """
 
     grams: Tensor
-    features: list[Tensor]
+    rows: Tensor
 
 
-class _Sums:
-    """All HSICs of a plan, gathered batch by batch."""
+class _Gathered:
+    """What CKA of all pairs is made of, gathered batch by batch."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._variants = range(2 if plan.standardized else 1)
-        self._wide, self._narrow = (
-            [plan.names(side, streamed=streamed) for side in (0, 1)]
-            for streamed in (False, True)
-        )
         self._minibatch = [MinibatchHSIC() for _ in self._variants]
-        self._xy = [
-            {pair: StreamedHSIC() for pair in plan.streamed} for _ in self._variants
-        ]
-        self._own = [
-            [{name: StreamedHSIC() for name in names} for names in self._narrow]
-            for _ in self._variants
+        self._wide = [plan.names(side, kept=False) for side in (0, 1)]
+        self._rows: list[dict[str, list[Tensor]]] = [
+            {name: [] for name in plan.names(side, kept=True)} for side in (0, 1)
         ]
 
     def update(self, x: dict[str, _Taken], y: dict[str, _Taken]) -> None:
-        for variant in self._variants:
-            if self._wide[0]:
-                grams = [
-                    torch.stack([side[name].grams[variant] for name in names])
-                    for side, names in zip((x, y), self._wide, strict=True)
-                ]
-                self._minibatch[variant].update(grams[0], grams[1].to(grams[0].device))
-            for (a, b), hsic in self._xy[variant].items():
-                u, v = x[a].features[variant], y[b].features[variant]
-                hsic.update(u, v.to(u.device))
-            for side, own in zip((x, y), self._own[variant], strict=True):
-                for name, hsic in own.items():
-                    hsic.update(side[name].features[variant], side[name].features[variant])
+        if self._wide[0]:
+            grams = [
+                torch.stack([side[name].grams for name in names], dim=1)
+                for side, names in zip((x, y), self._wide, strict=True)
+            ]
+            for variant in self._variants:
+                one, other = (gram[variant] for gram in grams)
+                self._minibatch[variant].update(one, other.to(one.device))
+        for side, kept in zip((x, y), self._rows, strict=True):
+            for name, batches in kept.items():
+                batches.append(side[name].rows)
 
-    def answer(self) -> dict[Pair, list[Hsics]]:
-        by_variant = [
-            self._of_minibatches(variant) | self._of_streamed(variant)
-            for variant in self._variants
-        ]
-        return {pair: [found[pair] for found in by_variant] for pair in self._plan.pairs}
+    def answer(self, pair: Pair, names: tuple[str, str]) -> list[Alignment]:
+        """CKA of a pair, in each variant; the two names are for errors."""
+        if pair in self._plan.kept:
+            return [self._of_all(pair, variant, names) for variant in self._variants]
+        return [self._of_batches(pair, variant, names) for variant in self._variants]
 
-    def _of_streamed(self, variant: int) -> dict[Pair, Hsics]:
-        x, y = (
-            {name: hsic.answer().cpu() for name, hsic in own.items()}
-            for own in self._own[variant]
+    def _of_all(self, pair: Pair, variant: int, names: tuple[str, str]) -> Alignment:
+        x, y = (torch.cat(rows[name]) for rows, name in zip(self._rows, pair, strict=True))
+        y, standardized = y.to(x.device), variant == 1
+        return Alignment.of(
+            lambda: unbiased_hsics(x, y, standardized=standardized),
+            lambda: cka_interval(x, y, standardized=standardized),
+            names,
         )
-        return {
-            (a, b): (hsic.answer().cpu(), x[a], y[b])
-            for (a, b), hsic in self._xy[variant].items()
-        }
 
-    def _of_minibatches(self, variant: int) -> dict[Pair, Hsics]:
-        if not self._wide[0]:
-            return {}
-        xy, xx, yy = (part.cpu() for part in self._minibatch[variant].answer())
-        return {
-            (a, b): (xy[i, j], xx[i], yy[j])
-            for i, a in enumerate(self._wide[0])
-            for j, b in enumerate(self._wide[1])
-        }
+    @cached_property
+    def _parts(self) -> list[Hsics]:
+        return [one.parts() for one in self._minibatch]
+
+    def _of_batches(self, pair: Pair, variant: int, names: tuple[str, str]) -> Alignment:
+        i, j = (wide.index(name) for wide, name in zip(self._wide, pair, strict=True))
+        xy, xx, yy = self._parts[variant]
+        shares = torch.stack([xy[:, i, j], xx[:, i], yy[:, j]]).cpu()
+
+        return Alignment.of(lambda: _means(shares), lambda: batch_interval(shares), names)
+
+
+def _means(shares: Tensor) -> Hsics:
+    xy, xx, yy = shares.mean(dim=1)
+    return xy, xx, yy

@@ -18,9 +18,10 @@ from ..activations.encoding import first_weight
 from ..data.imagenet import SHIFTS, found_datasets, imagenet_wnids, read_dataset
 from ..data.images import ImageSet
 from ..models.classifier import Classifier
-from ..signatures.hsic import LEAST, alignment, minibatches
+from ..signatures.hsic import LEAST, minibatches
+from ..signatures.inference import mean_of_intervals
 from .hooks import find_layers
-from .layer_sums import Hsics, Passing, Plan
+from .layer_sums import Alignment, Passing, Plan
 from .progress import Tell, silent
 from .sets import V2, find_sets
 
@@ -38,8 +39,9 @@ class Comparing:
         sample: How many images to draw; None takes all.
         seed: Of the draw, and of the order of the images, so that a minibatch is a random
             one whatever the order of the files.
-        standardized: Whether CKA of standardised features is computed too. The statistics
-            of all images come first, so that images pass twice.
+        standardized: Whether CKA of standardised features is computed too. Where layers
+            are compared over minibatches the statistics of all images come first, so that
+            images pass twice.
 
     Raises:
         ValueError: If there are no such pairs, or a batch or the sample is under 4.
@@ -76,7 +78,12 @@ class LayerPair:
         place: The layer's place, from 0, among those of its model in forward order.
         other_place: The other layer's.
         cka: Linear CKA; None where it has none, and the note says why.
+        low: The lower end of its 95 % interval over images; None where it has none, and
+            the note says why.
+        high: The upper end.
         standardized: CKA of standardised features; None also where it was not asked for.
+        standardized_low: The lower end of its interval.
+        standardized_high: The upper end.
         exact: Whether HSICs are those of all images at once, or means over minibatches.
         n: How many images.
         note: Which of the two, which images were drawn, and what is wrong with the layers.
@@ -87,7 +94,11 @@ class LayerPair:
     place: int
     other_place: int
     cka: float | None
+    low: float | None
+    high: float | None
     standardized: float | None
+    standardized_low: float | None
+    standardized_high: float | None
     exact: bool
     n: int
     note: str
@@ -124,10 +135,11 @@ def compare_layers(
 ) -> Comparison:
     """CKA between the layers of two models of any architectures, on the same images.
 
-    Where both layers have at most `NARROW` features, HSICs are exactly those of all images
-    at once; else they are means over minibatches. Both are without bias. Nothing is kept of
-    a layer but sums: of narrow ones ``features ** 2`` of each pair, 2 GiB in all; and for
-    standardised features three numbers for each of all layers' features.
+    Where both layers have at most `NARROW` features their activations are kept, up to 2 GiB
+    in all, and HSICs are exactly those of all images at once; the interval leaves each
+    image out once. Elsewhere HSICs are means over minibatches, and the interval leaves out
+    one of these at a time; of such layers nothing is kept but the HSICs and, for
+    standardised features, three numbers a feature. Either estimate is without bias.
 
     Each encoder runs where its weights are, in evaluation mode. Modes, gradients and random
     numbers are left as they were found, and no hook stays.
@@ -161,21 +173,52 @@ def compare_layers(
         is_one = second.encoder is first.encoder
         found.append(found[0] if is_one else find_layers(second, drawn, patterns))
         plan = Plan.of(
-            *(side for side, _ in found), pairs=how.pairs, standardized=how.standardized
+            *(side for side, _ in found),
+            images=len(drawn),
+            pairs=how.pairs,
+            standardized=how.standardized,
         )
-        hsics = Passing(models, drawn, batches, plan, how.workers).hsics(tell)
+        found_of = Passing(models, drawn, batches, plan, how.workers).alignments(tell)
     notes = _Notes.of(how, images, batches)
     return Comparison(
         first.name,
         second.name,
         images.name,
-        tuple(_row(plan, pair, hsics[pair], models, notes) for pair in plan.pairs),
+        tuple(_row(plan, pair, found_of[pair], notes) for pair in plan.pairs),
         tuple(
             (model.name, name, reason)
             for model, (_, skipped) in zip(models, found, strict=True)
             for name, reason in skipped.items()
         ),
     )
+
+
+def interval_over(
+    rows: Sequence[LayerPair], *, standardized: bool = False
+) -> tuple[float, float] | None:
+    """The 95 % interval of a pair's mean CKA over several sets of images.
+
+    Args:
+        rows: The pair, as it was found on each set.
+        standardized: Whether of standardised features.
+
+    Returns:
+        The lower and the upper end; None where a set gave no interval.
+    """
+    found = [
+        (row.standardized, row.standardized_low, row.standardized_high)
+        if standardized
+        else (row.cka, row.low, row.high)
+        for row in rows
+    ]
+    known = [
+        (value, (low, high))
+        for value, low, high in found
+        if value is not None and low is not None and high is not None
+    ]
+    if not rows or len(known) < len(rows):
+        return None
+    return mean_of_intervals([value for value, _ in known], [ends for _, ends in known])
 
 
 def find_images(
@@ -253,38 +296,26 @@ class _Notes:
 
 
 def _row(
-    plan: Plan,
-    pair: tuple[str, str],
-    hsics: Sequence[Hsics],
-    models: Sequence[Classifier],
-    notes: _Notes,
+    plan: Plan, pair: tuple[str, str], found: Sequence[Alignment], notes: _Notes
 ) -> LayerPair:
-    exact = not notes.minibatches or pair in plan.streamed
+    exact = not notes.minibatches or pair in plan.kept
     method = "exact over all images" if exact else notes.minibatches
-    found = [_alignment(pair, one, models) for one in hsics]
-    values = [value for value, _ in found] + [None]
-    trouble = found[0][1]
+    plain, even = (*found, Alignment())[:2]
+    trouble = plain.trouble or even.trouble
+    low, high = plain.interval or (None, None)
+    even_low, even_high = even.interval or (None, None)
     return LayerPair(
         layer=pair[0],
         other=pair[1],
         place=[*plan.sides[0]].index(pair[0]),
         other_place=[*plan.sides[1]].index(pair[1]),
-        cka=values[0],
-        standardized=values[1],
+        cka=plain.value,
+        low=low,
+        high=high,
+        standardized=even.value,
+        standardized_low=even_low,
+        standardized_high=even_high,
         exact=exact,
         n=notes.images,
         note=f"{method}{notes.drawn}{trouble and f'; {trouble}'}",
     )
-
-
-def _alignment(
-    pair: tuple[str, str], hsics: Hsics, models: Sequence[Classifier]
-) -> tuple[float | None, str]:
-    """CKA; or none and the reason, so that one dead layer does not lose the others."""
-    first, second = (
-        f"of {layer} in {model.name}" for layer, model in zip(pair, models, strict=True)
-    )
-    try:
-        return alignment(*hsics, names=(first, second)), ""
-    except ValueError as error:
-        return None, str(error)

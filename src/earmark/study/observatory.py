@@ -3,11 +3,13 @@
 import csv
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import Literal
 
 from ..data.observatory import V2_VARIANTS, Accuracies, read_accuracies, shipped_accuracies
@@ -22,8 +24,23 @@ from ..signatures.robustness import (
 
 MATCHED_FREQUENCY, THRESHOLD = V2_VARIANTS
 
-MATCHED_LINE = "testbed-matched-frequency"
-NAMED_LINES = {"paper": THRESHOLD, "testbed": THRESHOLD, MATCHED_LINE: MATCHED_FREQUENCY}
+_MATCHED = "-matched-frequency"
+_POOLS: Mapping[str, Callable[[str], bool]] = MappingProxyType({
+    "testbed": lambda category: category != "MORE_DATA",
+    "testbed-standard": lambda category: category == "STANDARD",
+    "testbed-all": lambda _: True,
+})
+"""Whom the testbed's lines are fitted on, by the testbed's own categories."""
+
+MATCHED_LINE = f"testbed{_MATCHED}"
+NAMED_LINES: Mapping[str, str] = MappingProxyType({
+    "paper": THRESHOLD,
+    **{
+        f"{pool}{end}": v2
+        for pool in _POOLS
+        for end, v2 in (("", THRESHOLD), (_MATCHED, MATCHED_FREQUENCY))
+    },
+})
 """Each named line, and the variant of ImageNet-V2 in the means that it was fitted on."""
 
 Order = Literal["er", "imagenet", "shifts", "model"]
@@ -110,7 +127,9 @@ def find_line(name: str) -> Line:
 
     ``paper`` is the line as printed; ``testbed`` the one that reproduces it, from the
     public models of the ImageNet testbed but those of its category MORE_DATA;
-    ``testbed-matched-frequency`` the same with the other ImageNet-V2.
+    ``testbed-matched-frequency`` the same with the other ImageNet-V2. Beside these stand
+    ``testbed-standard``, of its models of standard training alone, and ``testbed-all``, of
+    all its models, and both with ``-matched-frequency``.
 
     Args:
         name: One of `NAMED_LINES`, or a path that `read_accuracies` takes.
@@ -130,9 +149,7 @@ def find_line(name: str) -> Line:
     if name == "paper":
         return Line(PAPER_BASELINE, NAMED_LINES[name])
     if name in NAMED_LINES:
-        testbed = shipped_accuracies("testbed")
-        pool = [model for model in testbed if model.category != "MORE_DATA"]
-        return _fitted(pool, name, NAMED_LINES[name])
+        return _testbed_line(name)
     if not Path(name).exists():
         raise FileNotFoundError(
             f"No baseline {name!r}: take {', '.join(NAMED_LINES)}, or the path of results."
@@ -307,8 +324,10 @@ def table_as_json(table: RobustnessTable) -> str:
         {"model": model.name, "source": model.source, "lacks": model.lacks}
         for model in table.incomplete
     ]
+    baseline = asdict(table.line.baseline)
+    del baseline["models"]
     answer = {
-        "baseline": {**asdict(table.line.baseline), "v2": table.line.v2},
+        "baseline": {**baseline, "v2": table.line.v2},
         "models": [asdict(row) for row in table.rows],
         "incomplete": incomplete,
     }
@@ -336,6 +355,13 @@ def save_table(table: RobustnessTable, path: Path) -> None:
                 writer = csv.DictWriter(file, names, lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(asdict(row) for row in table.rows)
+
+
+@cache
+def _testbed_line(name: str) -> Line:
+    belongs = _POOLS[name.removesuffix(_MATCHED)]
+    pool = [one for one in shipped_accuracies("testbed") if belongs(one.category)]
+    return _fitted(pool, name, NAMED_LINES[name])
 
 
 def _fitted(pool: Iterable[Accuracies], name: str, v2: str) -> Line:

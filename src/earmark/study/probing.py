@@ -1,15 +1,17 @@
-"""Concepts that directions encode, as records."""
+"""Concepts that directions encode, as records: counts, and how well each is told."""
 
 from functools import partial
 
 from ..data.broden import ConceptImages
 from ..results import Record
 from ..signatures.bases import neuron_basis, random_basis
-from ..signatures.concepts import ENCODED, ConceptProbe, ConceptSets, probe_concepts
+from ..signatures.concepts import ConceptProbe, ConceptSets, probe_concepts
 from ..signatures.directions import Directions, complete
 from .accuracies import Batches
+from .concept_counts import checks, counts
 
-THRESHOLDS = (ENCODED, 0.85)  # the paper's, and the one that its footnote 4 tries
+ROTATIONS = (1, 2)  # seeds of further random bases, whose counts stand beside the first's
+_OF_MANY = "no interval: the largest of many, of which the count held out says what holds"
 
 
 def concepts(
@@ -24,23 +26,23 @@ def concepts(
         directions: Of the model's head, if it has one.
 
     Returns:
-        The records.
+        The records: for each basis the counts, their checks, and how well each concept is
+        told.
     """
     features = h[0].shape[1]
-    probe = partial(probe_concepts, h, concepts=_sets(images))
-    bases = {"neuron": neuron_basis(features), "random": random_basis(features)}
+    probe = partial(probe_concepts, h, concepts=_sets(images), checked=True)
+    records: list[Record] = []
     if directions:
-        bases = {"singular": complete(directions.right), **bases}
-        if directions.rank < features:  # the rest of the singular basis is arbitrary
-            bases["singular, rank(W)"] = directions.right[: directions.rank]
-    probes = {basis: probe(directions=vectors) for basis, vectors in bases.items()}
-    records = [
-        record for basis, found in probes.items() for record in _whole(row, basis, found)
-    ]
-    if directions:
-        either = probe(directions=bases["singular"], orientation="both")
-        records += _counts(row, "singular, both", either)
-        records += _top(row, probes["singular"], int(directions.importance.argmax()))
+        records += _singular(row, probe, directions)
+    for basis, vectors in (
+        ("neuron", neuron_basis(features)),
+        ("random", random_basis(features)),
+    ):
+        records += _whole(row, basis, probe(directions=vectors))
+    for seed in ROTATIONS:
+        found = probe(directions=random_basis(features, seed=seed))
+        basis = f"random, seed {seed}"
+        records += counts(row, basis, found) + checks(row, basis, found, whole=False)
     return records
 
 
@@ -58,8 +60,23 @@ def concepts_along(
     Returns:
         The records.
     """
-    found = probe_concepts(h, complete(directions.right), _sets(images))
-    return _counts(row, "singular", found)
+    vectors = complete(directions.right)
+    return counts(row, "singular", probe_concepts(h, vectors, _sets(images), checked=True))
+
+
+def _singular(
+    row: partial[Record], probe: partial[ConceptProbe], directions: Directions
+) -> list[Record]:
+    vectors = complete(directions.right)
+    found = probe(directions=vectors)
+    records = _whole(row, "singular", found)
+    if directions.rank < len(vectors):  # the rest of the singular basis is arbitrary
+        decomposed = found.first_directions(directions.rank)
+        records += _whole(row, "singular, rank(W)", decomposed)
+    either = probe(directions=vectors, orientation="both")
+    records += counts(row, "singular, both", either)
+    records += checks(row, "singular, both", either)
+    return records + _top(row, found, int(directions.importance.argmax()))
 
 
 def _sets(images: ConceptImages) -> ConceptSets:
@@ -79,39 +96,21 @@ def _whole(row: partial[Record], basis: str, probe: ConceptProbe) -> list[Record
     """The counts, and for each concept its best direction's average precision."""
     best = probe.average_precision.max(dim=1).values.tolist()
     probed = zip(probe.concepts, best, probe.positives.tolist(), strict=True)
-    return _counts(row, basis, probe) + [
-        row(
-            quantity="best_average_precision",
-            value=value,
-            setting=basis,
-            item=concept,
-            n=2 * positives,
-        )
-        for concept, value, positives in probed
+    return [
+        *counts(row, basis, probe),
+        *checks(row, basis, probe),
+        *(
+            row(
+                quantity="best_average_precision",
+                value=value,
+                setting=basis,
+                item=concept,
+                n=2 * positives,
+                note=_OF_MANY,
+            )
+            for concept, value, positives in probed
+        ),
     ]
-
-
-def _counts(row: partial[Record], basis: str, probe: ConceptProbe) -> list[Record]:
-    fewest = int(probe.positives.min())
-    note = f"each concept probed with {fewest} positives or more, and as many negatives"
-    if probe.skipped:
-        note += f"; {len(probe.skipped)} that no image shows, or all do, were not probed"
-    counts: list[Record] = []
-    for threshold in THRESHOLDS:
-        unique, mean = len(probe.unique(threshold)), probe.polysemanticity(threshold)
-        where = {"setting": basis, "x": threshold, "note": note}
-        counts += [
-            row(
-                quantity="unique_concepts",
-                value=float(unique),
-                n=len(probe.concepts),
-                **where,
-            ),
-            row(
-                quantity="polysemanticity", value=mean, n=probe.encoded().shape[1], **where
-            ),
-        ]
-    return counts
 
 
 def _top(row: partial[Record], probe: ConceptProbe, direction: int) -> list[Record]:
@@ -122,7 +121,8 @@ def _top(row: partial[Record], probe: ConceptProbe, direction: int) -> list[Reco
             setting="singular",
             item=concept,
             x=float(rank),
-            note=f"v_{direction + 1}: the most important, numbered by singular value",
+            note=f"v_{direction + 1}: the most important, numbered by singular value; "
+            + _OF_MANY,
         )
         for rank, (concept, value) in enumerate(probe.top(direction), start=1)
     ]

@@ -26,7 +26,7 @@ from ..signatures.inference import (
 from ..signatures.robustness import Baseline
 from ..tuning.lowrank import directions_kept, low_rank
 from .counted import right
-from .lines import Lines, lines_for
+from .lines import SHOWN, Lines, lines_for
 from .merging import MODEL, Loading
 from .progress import Tell, silent
 from .scan import Sets
@@ -214,7 +214,7 @@ def _measured(
     if any(count in {0, pairs[0].n} for count in pairs[0].counts):
         why = "accuracies on ImageNet strictly between 0 and 1: others have no logit"
         lines = Lines(missing=lines.missing or why)
-    costs += [_beyond(pairs, drawn, line) for line in lines.baselines]
+    costs += [_beyond(pairs, drawn, line) for line in lines.baselines[:SHOWN]]
     return costs, [("effective robustness", lines.missing)] if lines.missing else []
 
 

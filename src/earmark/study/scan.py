@@ -1,29 +1,29 @@
 """All signatures of one model, as records."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import isfinite
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from ..activations import Encoding, stored_activations
 from ..models.classifier import Classifier
 from ..results import Record
 from ..signatures.directions import Directions, privileged_directions
-from ..signatures.inference import mean_interval
-from ..signatures.kurtosis import image_kurtosis
+from ..signatures.outliers import outlier_features
 from ..signatures.robustness import Baseline
-from .accuracies import Batches, accuracies, averaged, joined, pruning
+from .accuracies import Batches, accuracies, joined
+from .kurtoses import centred_kurtosis, kurtoses, outlier_shares
+from .privileged import flips, importance, outlier_energies
 from .probing import concepts, concepts_along
 from .progress import Tell, silent
+from .removing import pruning
 from .sets import Sets
 
 _OF_CONCEPTS = (
     "unique_concepts",
+    "unique_concepts_checked",
     "polysemanticity",
+    "polysemanticity_checked",
     "best_average_precision",
     "top_concept",
 )
@@ -67,15 +67,18 @@ def scan(
     records: list[Record] = []
     if directions and labelled:
         records += accuracies(row, classifier, sets, activations, lines)
-    records += _kurtoses(row, sets, activations)
+    records += kurtoses(row, sets, activations)
     if several:
-        name = sets.imagenet.name
-        records.append(_kurtosis(row, name, _centred(h), setting="centred"))
+        records.append(centred_kurtosis(row, sets.imagenet.name, h))
+    outliers = outlier_features(h)
+    records += outlier_shares(row, sets.imagenet.name, outliers)
     if directions:
-        records += _importance(row, directions)
+        found = [directions]
         if several:
-            fixed = privileged_directions(classifier.head.weight, h, gauge_fixed=True)
-            records += _importance(row, fixed)
+            found.append(privileged_directions(classifier.head.weight, h, gauge_fixed=True))
+        for one in found:
+            records += importance(row, one, h) + outlier_energies(row, one, outliers)
+        records += flips(row, classifier.head, sets.imagenet, h, directions)
         if labelled:
             records += pruning(row, classifier, sets, activations, directions, lines)
     if sets.concepts is not None:
@@ -112,7 +115,7 @@ def scan_along(
     sets, activations, notes = _encoded(classifier, sets, store, encoding, tell)
     row = _row(classifier)
     records = accuracies(row, classifier, sets, activations, lines)
-    records += _kurtoses(row, sets, activations)
+    records += kurtoses(row, sets, activations)
     directions = _directions(classifier, activations[sets.imagenet.name])
     if sets.concepts is not None and directions:
         shown = activations[sets.concepts.images.name]
@@ -192,85 +195,3 @@ def _rests_on(record: Record, sets: Sets) -> list[str]:
         return [record.dataset or sets.imagenet.name]
     beyond = record.quantity.endswith("effective_robustness")
     return [*([sets.imagenet.name] if beyond else []), *(one.name for one in sets.shifts)]
-
-
-def _kurtoses(
-    row: partial[Record], sets: Sets, activations: Mapping[str, Batches]
-) -> list[Record]:
-    """On ImageNet, on each shift, and the plain mean over the shifts."""
-    imagenet = sets.imagenet.name
-    records = [_kurtosis(row, imagenet, activations[imagenet])]
-    shifts = [_kurtosis(row, one.name, activations[one.name]) for one in sets.shifts]
-    if shifts:
-        low, high = _mean_over(shifts)
-        over = row(
-            quantity="activation_kurtosis",
-            value=sum(record.value for record in shifts) / len(shifts),
-            dataset="shifts",
-            low=low,
-            high=high,
-            n=sum(record.n or 0 for record in shifts),
-            note=averaged(sets) if low is not None else "one image has no interval",
-        )
-        shifts.append(over)
-    return records + shifts
-
-
-def _mean_over(shifts: Sequence[Record]) -> tuple[float | None, float | None]:
-    # MOVER: Zou and Donner, Construction of confidence limits about effect measures, 2008.
-    below, above = 0.0, 0.0
-    for one in shifts:
-        if one.low is None or one.high is None:
-            return None, None
-        below += (one.value - one.low) ** 2
-        above += (one.high - one.value) ** 2
-    mean = sum(one.value for one in shifts) / len(shifts)
-    return mean - below**0.5 / len(shifts), mean + above**0.5 / len(shifts)
-
-
-def _centred(h: Batches) -> Iterator[Tensor]:
-    sums = [batch.sum(dim=0, dtype=torch.float64) for batch in h]
-    mean = torch.stack(sums).sum(dim=0) / sum(map(len, h))
-    # Never the whole in float64.
-    return (rows - mean for batch in h for rows in batch.split(1024))
-
-
-def _kurtosis(
-    row: partial[Record], dataset: str, h: Iterable[Tensor], *, setting: str = ""
-) -> Record:
-    values = image_kurtosis(h)
-    several = len(values) > 1
-    low, high = mean_interval(values) if several else (None, None)
-    return row(
-        quantity="activation_kurtosis",
-        value=float(values.mean()),
-        dataset=dataset,
-        setting=setting,
-        low=low,
-        high=high,
-        n=len(values),
-        note="" if several else "one image has no interval",
-    )
-
-
-def _importance(row: partial[Record], directions: Directions) -> list[Record]:
-    setting = "gauge-fixed" if directions.gauge_fixed else ""
-    columns = {
-        "singular_value": directions.singular_values,
-        "head_importance": directions.head_importance,
-        "encoder_importance": directions.encoder_importance,
-        "importance": directions.importance,
-        "decision_share": directions.decision_share,
-    }
-    records = [
-        row(quantity=quantity, value=value, setting=setting, x=float(direction))
-        for quantity, column in columns.items()
-        for direction, value in enumerate(column.tolist())
-    ]
-    rho = directions.rank_correlation()
-    if isfinite(rho):
-        quantity = "spearman_sigma_importance"
-        records.append(
-            row(quantity=quantity, value=rho, setting=setting, n=directions.rank)
-        )
-    return records

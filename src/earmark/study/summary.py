@@ -8,6 +8,7 @@ import numpy as np
 from ..data.imagenet import DATASETS
 from ..results import Record, select
 from ..signatures.concepts import ENCODED
+from .lines import SHOWN
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _accuracy(records: Sequence[Record]) -> Iterator[Line]:
 
 
 def _robustness(records: Sequence[Record]) -> Iterator[Line]:
-    for record in select(records, quantity="effective_robustness"):
+    for record in select(records, quantity="effective_robustness")[:SHOWN]:
         title = f"above the line “{record.setting}”"
         yield _line("Effective robustness", title, record, "points")
 
@@ -96,21 +97,24 @@ def _kurtosis(records: Sequence[Record]) -> Iterator[Line]:
 def _directions(records: Sequence[Record]) -> Iterator[Line]:
     section = "Privileged directions"
     for setting, suffix in (("", ""), ("gauge-fixed", ", gauge-fixed")):
-        for quantity, title in (
-            ("singular_value", "singular value, largest / mean"),
-            ("importance", "importance (Eq. 4), largest / mean"),
-        ):
-            found = select(records, quantity=quantity, setting=setting)
-            values = np.array([record.value for record in found])
-            if len(values) and values.mean() > 0:
-                ratio = float(values.max() / values.mean())
-                yield Line(section, title + suffix, ratio, n=len(values))
+        found = select(records, quantity="singular_value", setting=setting)
+        values = np.array([record.value for record in found])
+        if len(values) and values.mean() > 0:
+            ratio = float(values.max() / values.mean())
+            title = f"singular value, largest / mean{suffix}"
+            yield Line(section, title, ratio, n=len(values), note=found[0].note)
+        for record in select(records, quantity="importance_ratio", setting=setting):
+            yield _line(section, f"importance (Eq. 4), largest / mean{suffix}", record)
     importance = select(records, quantity="importance", setting="")
     if importance:
         top = max(importance, key=lambda record: record.value)
         (share,) = select(records, quantity="decision_share", setting="", x=top.x)
         title = "the most important one's share that can change a decision"
         yield _line(section, title, share, "fraction")
+        for record in select(records, quantity="flipped_predictions", x=top.x):
+            yield _line(section, "predictions that change without it", record, "fraction")
+        for record in select(records, quantity="outlier_energy", setting="", x=top.x):
+            yield _line(section, "its energy on outlier features", record, "fraction")
     for record in select(records, quantity="spearman_sigma_importance", setting=""):
         yield _line(section, "Spearman(singular value, importance)", record)
 
@@ -124,6 +128,22 @@ def _pruning(records: Sequence[Record]) -> Iterator[Line]:
             where = "the shifts" if where == "shifts" else where
             share = f"{record.x:.0%}".replace("%", " %") if record.x else "none"
             yield _line("Pruning", f"{where}, {share} removed", record, "fraction")
+            if record.x:
+                yield from _otherwise(records, record, f"{where}, {share} removed")
+
+
+def _otherwise(records: Sequence[Record], pruned: Record, title: str) -> Iterator[Line]:
+    """The same with directions ranked in other ways."""
+    others = {
+        "singular, gauge-fixed": "gauge-fixed",
+        "pca": "of PCA's",
+        "reduced-rank": "by regression",
+        "random": "of random ones",
+    }
+    wanted = {"quantity": "pruned_accuracy", "dataset": pruned.dataset, "x": pruned.x}
+    for order, said in others.items():
+        for record in select(records, setting=order, **wanted):
+            yield _line("Pruning", f"{title}, {said}", record, "fraction")
 
 
 def _concepts(records: Sequence[Record]) -> Iterator[Line]:
@@ -139,3 +159,21 @@ def _concepts(records: Sequence[Record]) -> Iterator[Line]:
         for record in select(records, quantity=quantity, x=ENCODED):
             if record.setting in titles:
                 yield _line(section, titles[record.setting], record, unit)
+            if record.setting == "singular":
+                yield from _checked(records, f"{quantity}_checked", section, unit)
+
+
+def _checked(
+    records: Sequence[Record], quantity: str, section: str, unit: str
+) -> Iterator[Line]:
+    """What is left of a count along singular directions."""
+    checks = {
+        "chance": "expected by chance",
+        "surviving": "after false-discovery control",
+        "held out": "on held-out images too",
+        "floor": "of concepts with 20 positives or more",
+    }
+    for item, title in checks.items():
+        wanted = {"quantity": quantity, "setting": "singular", "item": item}
+        for record in select(records, x=ENCODED, **wanted):
+            yield _line(section, title, record, unit)

@@ -1,0 +1,257 @@
+"""How many concepts chance alone would encode: labels permuted within balanced sets.
+
+One permutation serves all directions, so that correlated directions are not counted as
+independent; one random key for each image serves all concepts, so that those which share
+images stay dependent. Only the order of a concept's members along each direction is needed,
+and a permutation is left as soon as it cannot reach the threshold any more.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from .chance import ROUNDING, chance_of_precision
+from .reaching import reaching, words
+
+PERMUTATIONS = 999
+"""How often labels are permuted."""
+
+KEPT = 64
+"""The most positives of a concept whose labels can be permuted."""
+
+NEGLIGIBLE = 1e-6  # a concept's chance over all directions, below which the bound is taken
+
+
+@dataclass(frozen=True, eq=False)
+class Few:
+    """Where the members of concepts of `KEPT` positives or fewer are among the images.
+
+    Attributes:
+        members: For each concept its images, first the positives and then the negatives;
+            None if there are more.
+        offsets: Where each image's entries begin below; one more at the end.
+        starts: For each entry, where its concept's part of a flat order begins.
+        places: For each entry, the image's place among the concept's members.
+    """
+
+    members: tuple[NDArray[np.int64] | None, ...]
+    offsets: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    places: NDArray[np.int16]
+
+
+def few_of(
+    pairs: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], images: int
+) -> Few:
+    """The members of concepts whose labels can be permuted.
+
+    Args:
+        pairs: The positives and the negatives of every concept.
+        images: How many images there are.
+
+    Returns:
+        Those of `KEPT` positives or fewer.
+    """
+    members = tuple(
+        np.concatenate(pair) if len(pair[0]) <= KEPT else None for pair in pairs
+    )
+    kept = [part for part in members if part is not None]
+    sizes = np.array([len(part) for part in kept], np.int64)
+    image = np.concatenate([*kept, np.zeros(0, np.int64)])
+    starts = (np.cumsum(sizes) - sizes).repeat(sizes)
+    places = (np.arange(len(image)) - starts).astype(np.int16)
+    order = np.argsort(image, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=images))])
+    return Few(members, offsets, starts[order], places[order])
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def member_order(  # noqa: ANN201 (numba infers the types)
+    order: np.ndarray,
+    scores: np.ndarray,
+    offsets: np.ndarray,
+    starts: np.ndarray,
+    places: np.ndarray,
+):
+    """The order of each concept's members along one direction, and where ties end.
+
+    Args:
+        order: The images by falling score.
+        scores: The score of each image.
+        offsets: As in `Few`.
+        starts: As in `Few`.
+        places: As in `Few`.
+
+    Returns:
+        For all concepts in turn, ``2 * place`` of each member by falling score, plus 1
+        where the next one's score is another.
+    """
+    found = np.empty(len(places), np.int16)
+    last = np.zeros(len(places))  # where a concept's part starts: its latest score
+    seen = np.zeros(len(places), np.int32)
+    for image in order:
+        score = scores[image]
+        for entry in range(offsets[image], offsets[image + 1]):
+            start = starts[entry]
+            place = start + seen[start]
+            if seen[start] and score != last[start]:
+                found[place - 1] += 1
+            found[place] = 2 * places[entry]
+            last[start] = score
+            seen[start] += 1
+    for start in range(len(places)):
+        if seen[start]:
+            found[start + seen[start] - 1] += 1
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Ordered:
+    """One concept's members along every direction.
+
+    Attributes:
+        images: The members, first the positives and then the negatives.
+        orders: Of shape (direction, member): see `member_order`.
+    """
+
+    images: NDArray[np.int64]
+    orders: NDArray[np.int16]
+
+    def turned(self) -> NDArray[np.int16]:
+        """The orders along the opposite directions."""
+        ends = np.roll(self.orders & 1, 1, axis=1)  # the last member always ends a tie
+        return (self.orders - (self.orders & 1) + ends)[:, ::-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Chance:
+    """What chance alone would encode.
+
+    Attributes:
+        thresholds: Average precisions from which a concept counts as encoded.
+        positives: How many positives each concept was probed with.
+        directions: How many directions there are.
+        permuted: The concepts whose labels were permuted.
+        pairs: Of shape (threshold, permuted concept, permutation): by how many directions
+            the concept would be encoded.
+        bounds: Of shape (threshold, concept): for those whose labels were not permuted, at
+            most how many directions are expected to encode them, which is also the largest
+            probability that one does.
+    """
+
+    thresholds: tuple[float, ...]
+    positives: NDArray[np.int64]
+    directions: int
+    permuted: NDArray[np.int64]
+    pairs: NDArray[np.int32]
+    bounds: NDArray[np.float64]
+
+    def unique(self, threshold: float, *, positives: int = 0) -> tuple[float, float, float]:
+        """The number of encoded concepts that chance gives.
+
+        Args:
+            threshold: One of `thresholds`.
+            positives: How many positives a concept must have to count.
+
+        Returns:
+            Expected, and the 2.5 % and 97.5 % quantiles over permutations.
+        """
+        return self._counted(self.pairs > 0, threshold, positives)
+
+    def polysemanticity(
+        self, threshold: float, *, positives: int = 0
+    ) -> tuple[float, float, float]:
+        """The concepts encoded by a direction, on average, that chance gives.
+
+        Args:
+            threshold: One of `thresholds`.
+            positives: How many positives a concept must have to count.
+
+        Returns:
+            Expected, and the 2.5 % and 97.5 % quantiles over permutations.
+        """
+        mean, low, high = self._counted(self.pairs, threshold, positives)
+        return mean / self.directions, low / self.directions, high / self.directions
+
+    def _counted(
+        self,
+        counts: NDArray[np.int32] | NDArray[np.bool_],
+        threshold: float,
+        positives: int,
+    ) -> tuple[float, float, float]:
+        if threshold not in self.thresholds:
+            raise ValueError(f"Chance was counted from {self.thresholds}, not {threshold}.")
+        at, kept = self.thresholds.index(threshold), self.positives >= positives
+        null = counts[at][kept[self.permuted]].sum(axis=0)
+        low, high = np.sort(null)[[24, -25]]  # of 999: the 25th of either end
+        return float(null.mean() + self.bounds[at][kept].sum()), float(low), float(high)
+
+
+def by_chance(
+    ordered: Sequence[Ordered | None],
+    positives: NDArray[np.int64],
+    thresholds: Sequence[float],
+    *,
+    directions: int,
+    either: bool = False,
+) -> Chance:
+    """Count what is encoded when labels are permuted, 999 times, from a fixed seed.
+
+    Where the exact law bounds a concept's chance over all directions below one in a
+    million, that bound is taken instead.
+
+    Args:
+        ordered: The members of each concept along the directions, or None.
+        positives: How many positives each concept was probed with.
+        thresholds: Average precisions from which a concept counts as encoded.
+        directions: How many directions there are.
+        either: Whether the opposite of a direction may encode a concept as well.
+
+    Returns:
+        The counts by chance.
+
+    Raises:
+        ValueError: If a threshold is so low that concepts without an order matter.
+    """
+    laws = {n: chance_of_precision(thresholds, n) for n in set(positives.tolist())}
+    bounds = np.stack([laws[n] for n in positives.tolist()], axis=1) * directions
+    bounds *= 1 + either
+    permuted = np.flatnonzero(bounds.max(axis=0) >= NEGLIGIBLE)
+    bounds[:, permuted] = 0.0
+    chosen = [ordered[one] for one in permuted.tolist()]
+    known = [one for one in chosen if one is not None]
+    if len(known) < len(chosen):
+        raise ValueError(
+            f"From {min(thresholds)}, chance matters also for concepts of more than {KEPT} "
+            "positives, whose labels are not permuted: ask for a higher threshold."
+        )
+    pairs = _permuted(known, np.array(thresholds), either=either)
+    return Chance(tuple(thresholds), positives, directions, permuted, pairs, bounds)
+
+
+def _permuted(
+    ordered: Sequence[Ordered], thresholds: NDArray[np.float64], *, either: bool
+) -> NDArray[np.int32]:
+    shown = np.unique(np.concatenate([np.zeros(0, np.int64), *(o.images for o in ordered)]))
+    keys = np.random.default_rng(0).random((len(shown), PERMUTATIONS))
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, 2 * KEPT + 1))])
+
+    def count(one: Ordered) -> NDArray[np.int32]:
+        drawn = keys[np.searchsorted(shown, one.images)]
+        half = len(drawn) // 2
+        median = np.partition(drawn.T, half - 1, axis=1)[:, half - 1]
+        turns = [one.orders, one.turned()] if either else [one.orders]
+        needed = half * (thresholds - ROUNDING)
+        return reaching(np.stack(turns), words(drawn <= median), needed, harmonic)
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        counts = [found[:, :PERMUTATIONS] for found in pool.map(count, ordered)]
+    empty = np.zeros((len(thresholds), 0, PERMUTATIONS), np.int32)
+    return np.stack(counts, axis=1) if counts else empty

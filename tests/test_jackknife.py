@@ -1,0 +1,191 @@
+"""CKA's interval: each image left out literally, and how often it holds the truth."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_similarity import dense_cka
+from torch import Tensor
+
+from earmark import cka
+from earmark.signatures.hsic import MinibatchHSIC, centred_gram
+from earmark.signatures.jackknife import batch_interval, image_interval
+from earmark.signatures.similarity import cka_interval
+
+Sets = tuple[Tensor, Tensor]  # each of shape (set, image, feature)
+
+
+def literal(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """The interval by its definition, with CKA computed anew without each image."""
+    n, estimate = len(x), dense_cka(x, y, unbiased=True)
+    rest = [torch.arange(n) != image for image in range(n)]
+    left = np.array([dense_cka(x[one], y[one], unbiased=True) for one in rest])
+    spread = (n - 1) ** 2 / n * left.var(ddof=1) / (1 - estimate**2) ** 2
+    z, pairs = np.arctanh(estimate), n * (n - 1) / 2
+    grid = np.linspace(-4, 4, 80_001)
+    slope = max(spread - 2 / pairs, 0) / max(z, 0.5 / pairs**0.5)
+    # Where the estimate lies within its own standard errors; Wilson's, on a grid.
+    error = np.sqrt(np.maximum(slope * grid, 0) + 1 / pairs)
+    times = scipy.stats.t.ppf(0.975, n - 1)
+    held = np.tanh(grid[np.abs(z - grid) <= times * error])
+    return held[0], held[-1]
+
+
+@pytest.mark.parametrize(("images", "features"), [(12, (30, 20)), (40, (5, 8))])
+def test_is_that_of_leaving_each_image_out(images: int, features: tuple[int, int]):
+    """With fewer images than features and with more, which are computed differently."""
+    x = torch.randn(images, features[0]).double() * 3 + 5
+    y = torch.randn(images, features[1]).double()
+    y[:, :5] += x[:, :5]
+
+    assert cka_interval(x, y) == pytest.approx(literal(x, y), abs=2e-4)
+
+
+@given(images=st.integers(6, 40), wide=st.integers(1, 50), shared=st.booleans())
+def test_holds_its_own_estimate_and_knows_no_scale(images: int, wide: int, shared: bool):
+    x, y = torch.randn(images, wide).double(), torch.randn(images, 3).double()
+    if shared:
+        y[:, 0] += 3 * x[:, 0]
+    rotation, _ = torch.linalg.qr(torch.randn(3, 3).double())
+
+    low, high = cka_interval(x, y)
+
+    assert -1 <= low <= cka(x, y) <= high <= 1
+    moved = cka_interval(1e3 * x + 7, 1e-3 * (y @ rotation))
+    assert moved == pytest.approx((low, high), abs=1e-6)
+
+
+def test_standardised_is_of_standardised_features():
+    x, y = torch.randn(30, 4).double() * torch.tensor([1, 50, 3, 0]), torch.randn(30, 2)
+    y = y + x[:, :1]
+    even = (x - x.mean(dim=0))[:, :3] / x.std(dim=0, correction=0)[:3]
+    other = (y - y.mean(dim=0)) / y.std(dim=0, correction=0)
+
+    assert cka_interval(x, y, standardized=True) == pytest.approx(
+        cka_interval(even, other), abs=1e-9
+    )
+
+
+def test_representations_that_are_one_have_no_width():
+    x = torch.randn(20, 30)
+    assert cka_interval(x, x) == pytest.approx((1, 1), abs=1e-9)
+    assert cka_interval(x, 1 - 2 * x) == pytest.approx((1, 1), abs=1e-6)
+    many = torch.randn(3000, 4).double()
+    rotation, _ = torch.linalg.qr(torch.randn(4, 4).double())
+    assert cka_interval(many, many @ rotation) == pytest.approx((1, 1), abs=1e-12)
+
+
+def test_what_has_no_interval():
+    x = torch.zeros(9, 2)
+    x[3], x[5] = 1, 2  # without either x would be dead
+    with pytest.raises(ValueError, match="differ in two of the 9 images or more"):
+        cka_interval(x, torch.randn(9, 2))
+    with pytest.raises(ValueError, match="at least 5 images, got 4: take more"):
+        cka_interval(torch.randn(4, 2), torch.randn(4, 2))
+    with pytest.raises(ValueError, match="x do not tell the images apart"):
+        cka_interval(torch.ones(9, 2), torch.randn(9, 2))
+    with pytest.raises(ValueError, match="at least 5 minibatches, got 4"):
+        batch_interval(torch.ones(3, 4).double())
+
+
+def mixing(features: int, decay: float) -> Tensor:
+    """Of features whose variances decay as a power of their number, rotated."""
+    rotation, _ = torch.linalg.qr(torch.randn(features, features).double())
+    return rotation * torch.arange(1, features + 1).double() ** (-decay / 2) @ rotation.T
+
+
+def population(
+    features: int, decay: float, share: float, *, alike: bool = False
+) -> tuple[Callable[[int, int], Sets], float]:
+    """Two representations of given covariances: draws of them, and their CKA."""
+    a, b = mixing(features, decay), mixing(features, decay)
+    b = a if alike else b
+
+    def draw(sets: int, images: int) -> Sets:
+        x, y = torch.randn(2, sets, images, features).double()
+        return x @ a, (share * x + (1 - share**2) ** 0.5 * y) @ b
+
+    xx, yy, xy = a.T @ a, b.T @ b, share * a.T @ b
+    return draw, float(xy.square().sum() / xx.norm() / yy.norm())
+
+
+def shares(x: Tensor, y: Tensor) -> Tensor:
+    """Of all sets at once: of shape (set, 3, image)."""
+
+    def gram(rows: Tensor) -> Tensor:
+        n = rows.shape[1]
+        gram = rows @ rows.mT
+        gram.diagonal(dim1=1, dim2=2).zero_()
+        sums = gram.sum(dim=2, keepdim=True) / (n - 2)
+        gram = gram - sums - sums.mT + sums.sum(dim=1, keepdim=True) / (n - 1)
+        gram.diagonal(dim1=1, dim2=2).zero_()
+        return gram
+
+    k, j = gram(x), gram(y)
+    return torch.stack([(k * j).sum(2), (k * k).sum(2), (j * j).sum(2)], dim=1)
+
+
+def covers(ends: list[tuple[float, float]], truth: float) -> float:
+    low, high = np.array(ends).T
+    return float(np.mean((low <= truth) & (truth <= high)))
+
+
+def test_the_simulations_measure_what_is_public():
+    x, y = population(60, 1, 0.7)[0](20, 40)
+
+    for one, a, b in zip(shares(x, y), x, y, strict=True):
+        assert cka_interval(a, b) == pytest.approx(image_interval(one), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("images", "features", "decay", "share", "alike"),
+    [
+        (40, 60, 1, 0.7, False),  # more features than images, correlated
+        (40, 60, 0.5, 0.0, False),  # unrelated
+        (60, 20, 0.5, 0.6, False),
+        (40, 60, 0.5, 0.995, True),  # nearly the same
+        (60, 10, 1.5, 0.0, False),  # unrelated, and one direction outweighs
+    ],
+)
+def test_holds_the_truth_95_times_in_100(
+    images: int, features: int, decay: float, share: float, alike: bool
+):
+    draw, truth = population(features, decay, share, alike=alike)
+
+    ends = [
+        image_interval(one) for _ in range(4) for one in shares(*draw(500, images)).unbind()
+    ]
+
+    assert abs(covers(ends, truth) - 0.95) <= 0.02
+
+
+@pytest.mark.parametrize(("share", "alike"), [(0.0, False), (0.6, False), (0.99, True)])
+def test_batches_hold_the_truth_95_times_in_100(share: float, alike: bool):
+    """2,000 sets of 12 batches of 16 images of 30 features."""
+    draw, truth = population(30, 0.5, share, alike=alike)
+    hsics = shares(*draw(2000 * 12, 16)).sum(dim=2).reshape(2000, 12, 3).mT
+
+    ends = [batch_interval(one) for one in hsics.unbind()]
+
+    assert abs(covers(ends, truth) - 0.95) <= 0.02
+
+
+def test_batches_are_left_out_as_a_jackknife_does():
+    hsics, x, y = MinibatchHSIC(), torch.randn(48, 9), torch.randn(48, 5)
+    y[:, :3] += x[:, :3]
+    for a, b in zip(x.split(8), y.split(8), strict=True):
+        hsics.update(centred_gram(a), centred_gram(b))
+    xy, xx, yy = hsics.parts()
+    parts = np.array([xy[:, 0, 0].numpy(), xx[:, 0].numpy(), yy[:, 0].numpy()])
+    left = [np.delete(parts, batch, axis=1).mean(axis=1) for batch in range(6)]
+    z = [np.arctanh(one[0] / np.sqrt(one[1] * one[2])) for one in (parts.mean(axis=1),)]
+    ratios = np.array([one[0] / np.sqrt(one[1] * one[2]) for one in left])
+    slope = 1 / (1 - np.tanh(z[0]) ** 2)
+    error = slope * np.sqrt(5 / 6 * ((ratios - ratios.mean()) ** 2).sum())
+
+    expected = np.tanh(z[0] + scipy.stats.t.ppf(0.975, 5) * np.array([-error, error]))
+    assert batch_interval(torch.tensor(parts)) == pytest.approx(expected)
