@@ -250,7 +250,8 @@ def _checked(draw: random.Random, at: Record, count: float) -> Iterator[Record]:
         yield replace(at, item=item, **_around(draw, value, 0.1 * value))
         floored = round(0.5 * value, 1)
         yield replace(at, item=f"floor, {item}", **_around(draw, floored, 0.1 * floored))
-    yield replace(at, item="floor", **_around(draw, 0.5 * count, 0.05 * count))
+    floor = replace(at, item="floor", n=at.n and at.n - 10)  # ten concepts are rare
+    yield replace(floor, **_around(draw, 0.5 * count, 0.05 * count))
     for width in (32, 64, 128) if at.quantity.startswith("unique") else ():
         value = count * (width / 128) ** 0.5
         yield replace(at, item=f"width {width}", **_around(draw, value, 0.1 * value))

@@ -94,7 +94,9 @@ def test_counts_and_what_chance_leaves_of_them(
     assert (checked["chance"].value, checked["chance"].low) == (expected, low)
     beyond = checked["beyond chance"]
     assert beyond.value == unique.value - expected
-    assert (beyond.low, beyond.high) == (unique.value - high, unique.value - low)
+    below, above = unique.value - unique.low, unique.high - unique.value
+    assert beyond.value - beyond.low == pytest.approx(np.hypot(below, high - expected))
+    assert beyond.high - beyond.value == pytest.approx(np.hypot(above, expected - low))
     assert pairs["chance"].value == chance.polysemanticity(threshold)[0]
     assert checked["surviving"].value == len(probe.surviving(threshold))
     surviving = probe.surviving_pairs(threshold).sum(dim=0).double().mean()

@@ -173,7 +173,8 @@ def test_privileged_direction_by_hand():
         "Largest importance": "0.6000",
         "Largest ÷ mean": "3.0\N{MULTIPLICATION SIGN}",
         "Directions of 10 times the mean or more": "0",
-        "Share of the largest that can change a decision": "0.6\N{NO-BREAK SPACE}%",
+        "Class-constant part of the largest": "99.4\N{NO-BREAK SPACE}%",
+        "Part of it that can change a decision": "0.6\N{NO-BREAK SPACE}%",
     }
 
 

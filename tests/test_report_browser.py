@@ -57,7 +57,7 @@ def test_every_figure_is_drawn_without_an_error(page: Path, scheme: str, tmp_pat
 
     places = dom.split("data-figure=")[1:]
     assert console == ""
-    assert len(places) == 5
+    assert len(places) == 6
     for place in places:
         drawn = place[: place.index("<figcaption")]
         assert drawn.count("<svg") == 1
@@ -81,4 +81,4 @@ def test_page_fits_its_window(page: Path, width: int, tmp_path: Path):
     )
 
     columns = "one" if width == 390 else "two"
-    assert f"<title>14 rooms, 0 narrow, {columns}</title>" in dom
+    assert f"<title>19 rooms, 0 narrow, {columns}</title>" in dom

@@ -42,6 +42,20 @@ def test_the_papers_count_comes_first_and_every_check_after(
     assert all(cell.small for _, cells in table.rows for cell in cells)  # intervals
 
 
+def test_a_floor_that_leaves_nothing_out_is_not_shown(records: list[Record]):
+    whole = {r.model: r.n for r in records if r.quantity == "unique_concepts"}
+    common = [
+        replace(record, n=whole[record.model]) if record.item == "floor" else record
+        for record in records
+    ]
+
+    for number in ("3b", "6b"):
+        table = one(common, number)
+        assert not [labels for labels, _ in table.rows if "positives" in labels[-1]]
+        assert "All concepts have 20 positives or more." in table.caption
+        assert "20 positives or more: rarer" in one(records, number).caption
+
+
 def test_models_are_compared_at_a_width_that_all_have(records: list[Record]):
     narrow = [
         record

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from earmark.models import mixed_install  # noqa: F401  (before open_clip)
 from earmark.results import RECORDS, read_records, select
-from earmark.study.pools import pool_toml, read_pool
+from earmark.study.pools import Control, pool_toml, read_pool
 
 import open_clip  # isort: skip
 
@@ -73,11 +73,13 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.save(state, folder / f"{name}.pt")
         families.append(known.model_copy(update={"zero_shot": f"{name},{name}.pt"}))
     whole = read_pool("paper-v1")
+    vacant = Control(kind="untrained", backbone="ResNet50", note="to save time")
     recipe = {"epochs": 1, "batch_size": 4, "warmup": 0, "micro_batch": 2}
     tiny = whole.model_copy(
         update={
             "families": tuple(families),
             "supervised": (),
+            "controls": (*whole.controls, vacant),
             "alphas": (0.5,),
             "cka": whole.cka and whole.cka.model_copy(update={"batch_size": 4}),
             "finetune": whole.finetune.model_copy(update=recipe),
@@ -95,7 +97,14 @@ def studied(pool: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
-def test_every_part_of_the_study_is_recorded(studied: Path):
+def test_a_study_from_pool_to_page(studied: Path):
+    """One test, since two processes would run the study twice."""
+    every_part_is_recorded(studied)
+    finetuning_moved_the_weights_and_kept_the_role(studied)
+    the_tables_and_figures_are_there(studied)
+
+
+def every_part_is_recorded(studied: Path):
     records = read_records(studied / RECORDS)
 
     for name in MODELS.values():
@@ -111,9 +120,11 @@ def test_every_part_of_the_study_is_recorded(studied: Path):
         layers = {r.item for r in select(records, model=tuned, quantity="cka")}
         assert len(layers) > 4
     assert {r.role for r in records if r.alpha == 0.5} == {"interpolated"}
+    controls = {r.backbone for r in records if r.group == "untrained"}
+    assert controls == {"ViT-B-32"}
 
 
-def test_finetuning_moved_the_weights_and_kept_the_role(studied: Path):
+def finetuning_moved_the_weights_and_kept_the_role(studied: Path):
     files = sorted((studied / "models").glob("*/model.safetensors"))
 
     assert len(files) == len(MODELS)
@@ -136,7 +147,7 @@ def file_of(studied: Path, file: Path) -> Path:
     return next(studied.parent.glob(f"pool*/{name}.pt"))
 
 
-def test_the_tables_and_figures_are_there(studied: Path):
+def the_tables_and_figures_are_there(studied: Path):
     for number in (2, 3, 4, 5, 6, 7):
         for ending in ("csv", "md", "tex"):
             assert (studied / "tables" / f"table-{number}.{ending}").is_file()

@@ -40,8 +40,9 @@ def directions_table(pool: Pool) -> Table | None:
         header="Measure",
         caption="Figure 2 in numbers; the paper has no such table. A direction that adds "
         "the same to every logit is important by Eq. 4, and changes no decision: of the "
-        "largest the table says which share of its logits differs between classes, and how "
-        "many predictions on ImageNet change without it. Gauge-fixed: with class-constant "
+        "largest the table says which part of what it does to the logits is the same for "
+        "all classes, and how many predictions on ImageNet change without it, which can be "
+        "many where activations lean on it. Gauge-fixed: with class-constant "
         "logits removed from the head, which changes no prediction, and activations "
         "centred.",
     )
@@ -64,7 +65,11 @@ def _privileged(pool: Pool, model: str, setting: str) -> dict[str, Cell]:
         return cells
     share = pool.one(model, "decision_share", setting=setting, x=top.direction)
     if share:
-        cells["Share of the largest that can change a decision"] = Cell.of(share, percent)
+        constant = 1 - share.value
+        cells["Class-constant part of the largest"] = Cell(
+            percent(constant), note=share.note, raw={"": constant}
+        )
+        cells["Part of it that can change a decision"] = Cell.of(share, percent)
     flips = pool.one(model, "flipped_predictions", x=top.direction)
     if flips:
         cells["Predictions that change without the largest"] = Cell.of(flips, percent)

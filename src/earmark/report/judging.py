@@ -251,9 +251,29 @@ def _pruning_control(case: Case, *, free: bool) -> str:
     both = all(len(held) == 2 for held in losses.values())
     where = "ImageNet and on the shifts" if both else "ImageNet"
     text = f"In points of accuracy on {where}, the same cut costs {listed}"
+    told = "."
     if free and all(loss <= 2 * FREE for held in losses.values() for loss in held):
-        return f"{text}: nearly free for them too, so that it tells little apart by itself."
-    return f"{text}."
+        told = ": nearly free for them too, so that it tells little apart by itself."
+    return f"{text}{told}{_other_orders(case)}"
+
+
+def _other_orders(case: Case) -> str:
+    """What zero-shot keeps on ImageNet with as many directions of other kinds."""
+    said = {
+        "pca": "PCA",
+        "reduced-rank": "reduced-rank regression",
+        "random": "a random rotation",
+    }
+    wanted = {"dataset": "imagenet", "x": 0.8}
+    held = {
+        name: record
+        for order, name in said.items()
+        if (record := case.one("zero-shot", "pruned_accuracy", setting=order, **wanted))
+    }
+    if not held:
+        return ""
+    listed = ", ".join(f"of {name} {percent(one.value)}" for name, one in held.items())
+    return f" With as many directions zero-shot keeps on ImageNet: {listed}."
 
 
 def listed(held: Mapping[str, Record], show: Callable[[float], str]) -> str:

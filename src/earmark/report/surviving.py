@@ -8,6 +8,7 @@ from .numbers import decimal, whole
 from .pool import Pool
 from .table import Table
 
+UNIQUE = "unique_concepts"
 AS_THE_PAPER = "As the paper counts"
 FLOORED = "20 positives or more"
 CHECKS = {
@@ -37,10 +38,26 @@ _HELD_OUT = (
 _FLOORED = (
     "20 positives or more: rarer concepts, which chance encodes easily, are left out. "
 )
+_COMMON = "All concepts have 20 positives or more. "
 _AT_WIDTH = (
     "Along {width} directions: of the basis, drawn at random, as many for every model, "
     "since more directions find more concepts."
 )
+
+
+def has_rare(pool: Pool) -> bool:
+    """Whether some concept has fewer positives than the floor of the checks.
+
+    Args:
+        pool: The records, arranged.
+
+    Returns:
+        False where a count with the floor is one of as many concepts as without.
+    """
+    wanted = {"setting": "singular", "x": PAPER_THRESHOLD}
+    floored = measured(pool, "unique_concepts_checked", item="floor", **wanted)
+    whole = {record.model: record.n for record in measured(pool, UNIQUE, **wanted)}
+    return any(record.n != whole.get(record.model) for record in floored)
 
 
 def width_of(pool: Pool) -> str:
@@ -74,15 +91,19 @@ def surviving_concepts(pool: Pool) -> Table | None:
     at = width_of(pool)
     checks = CHECKS | ({at: f"Along {at[6:]} directions"} if at else {})
     caption = _MEANING.format(unit=", over concepts, each by its best direction")
-    caption += _HELD_OUT + _FLOORED + (_AT_WIDTH.format(width=at[6:]) if at else "")
+    caption += (
+        _HELD_OUT
+        + (_FLOORED if has_rare(pool) else _COMMON)
+        + (_AT_WIDTH.format(width=at[6:]) if at else "")
+    )
     return by_role(
         pool,
-        _checked(pool, "unique_concepts", checks, count),
+        _checked(pool, UNIQUE, checks, count),
         number="3b",
         title="What survives of the unique concepts",
         header="Counted",
         caption=f"At AP {PAPER_THRESHOLD:g}, along singular directions. {caption}"
-        + numbered(measured(pool, "unique_concepts", setting="singular"), "concepts"),
+        + numbered(measured(pool, UNIQUE, setting="singular"), "concepts"),
     )
 
 
@@ -95,7 +116,8 @@ def surviving_polysemanticity(pool: Pool) -> Table | None:
     Returns:
         The table; None where nothing was checked.
     """
-    caption = _MEANING.format(unit=", over pairs of a concept and a direction") + _FLOORED
+    caption = _MEANING.format(unit=", over pairs of a concept and a direction")
+    caption += _FLOORED if has_rare(pool) else _COMMON
     return by_role(
         pool,
         _checked(pool, "polysemanticity", CHECKS, decimal),
@@ -112,6 +134,8 @@ def _checked(
     """The paper's number first; nothing where no check was made."""
     wanted = {"setting": "singular", "x": PAPER_THRESHOLD}
     checked = measured(pool, f"{quantity}_checked", **wanted)
+    if not has_rare(pool):
+        checks = {item: label for item, label in checks.items() if "floor" not in item}
     records = [r for r in checked if r.item in checks]
     if not records:
         return []

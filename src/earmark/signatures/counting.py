@@ -8,6 +8,7 @@ References:
 """
 
 from collections.abc import Sequence
+from math import hypot
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -114,6 +115,33 @@ def polysemanticity_interval(
         drawn.append(draws @ values / directions)
     low, high = np.quantile(np.concatenate(drawn), [0.025, 0.975])
     return float(low), float(high)
+
+
+def beyond_chance(
+    count: tuple[float, float, float], chance: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """A count less the one that chance gives, with an interval for the difference.
+
+    What is not known of either counts as its error: how the count would come out with other
+    concepts and images, and how many chance gives these ones (Zou and Donner's MOVER).
+
+    Args:
+        count: The count, and the ends of its interval.
+        chance: The expected count, and the ends that hold 95 % of the counts by chance.
+
+    Returns:
+        The difference, and its ends.
+
+    Example:
+        >>> beyond_chance((30.0, 26.0, 34.0), (5.0, 2.0, 8.0))
+        (25.0, 20.0, 30.0)
+    """
+    (here, *ends), (expected, *spread) = count, chance
+    below, above = (
+        hypot(here - end, other - expected)
+        for end, other in zip(ends, reversed(spread), strict=True)
+    )
+    return here - expected, here - expected - below, here - expected + above
 
 
 def expected_along(directions_of: NDArray[np.int64], directions: int, width: int) -> float:

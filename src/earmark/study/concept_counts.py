@@ -14,6 +14,7 @@ from torch import Tensor
 from ..results import Record
 from ..signatures.concepts import ENCODED, FLOOR, ConceptProbe
 from ..signatures.counting import (
+    beyond_chance,
     expected_along,
     polysemanticity_interval,
     unique_interval,
@@ -43,6 +44,13 @@ class _Number:
     low: float | None = None
     high: float | None = None
     note: str = ""
+
+    @property
+    def with_ends(self) -> tuple[float, float, float]:
+        """The value and the ends of its interval; of none, the value thrice."""
+        if self.low is None or self.high is None:
+            return self.value, self.value, self.value
+        return self.value, self.low, self.high
 
 
 def counts(row: partial[Record], basis: str, probe: ConceptProbe) -> list[Record]:
@@ -131,19 +139,17 @@ def _believed(
     probe: ConceptProbe, chance: Chance, threshold: float, *, held_out: bool
 ) -> dict[_Key, _Number]:
     fewest, directions = int(probe.positives.min()), probe.average_precision.shape[1]
-    found = {
-        UNIQUE: (len(probe.unique(threshold)), chance.unique(threshold, positives=fewest)),
-        MEAN: (
-            probe.polysemanticity(threshold),
-            chance.polysemanticity(threshold, positives=fewest),
-        ),
+    expected = {
+        UNIQUE: chance.unique(threshold, positives=fewest),
+        MEAN: chance.polysemanticity(threshold, positives=fewest),
     }
+    counted = _counted(probe.redrawn(threshold))
     numbers: dict[_Key, _Number] = {}
-    for kind, (count, (expected, low, high)) in found.items():
-        numbers[kind, "chance"] = _Number(expected, low, high, _PERMUTED)
-        numbers[kind, "beyond chance"] = _Number(
-            count - expected, count - high, count - low
-        )
+    for kind, by_chance in expected.items():
+        count = counted[kind, ""]
+        numbers[kind, "chance"] = _Number(*by_chance, _PERMUTED)
+        beyond = beyond_chance(count.with_ends, by_chance)
+        numbers[kind, "beyond chance"] = _Number(*beyond)
     pairs = int(probe.surviving_pairs(threshold).sum())
     numbers |= {
         (UNIQUE, "surviving"): _Number(

@@ -7,7 +7,7 @@ import altair as alt
 from ..encoded import PAPER_THRESHOLD
 from ..numbers import with_interval
 from ..pool import Pool, Row
-from ..surviving import CHECKS, count
+from ..surviving import CHECKS, count, has_rare
 from .charts import (
     Drawing,
     Figure,
@@ -50,11 +50,16 @@ def surviving(pool: Pool) -> Figure | None:
 def _points(pool: Pool, row: Row) -> list[Point]:
     wanted = {"setting": "singular", "x": PAPER_THRESHOLD}
     points: list[Point] = []
+    rare = has_rare(pool)
     for column, model in row.models.items():
         checked = pool.all(model, "unique_concepts_checked", **wanted)
         papers = pool.all(model, "unique_concepts", **wanted) if checked else []
         named = [(CHECKS[""], one) for one in papers]
-        named += [(CHECKS[one.item], one) for one in checked if one.item in CHECKS]
+        named += [
+            (CHECKS[one.item], one)
+            for one in checked
+            if one.item in CHECKS and (rare or "floor" not in one.item)
+        ]
         points += [
             {
                 **who(column, model),
