@@ -269,7 +269,7 @@ def test_left_out_errors_are_those_of_a_plain_loop(predictors: int):
 
     error, mean = (np.sqrt(np.mean([*chain(*one.values())])) for one in (squares, means))
     assert found.error == pytest.approx(error)
-    assert found.gain == pytest.approx(mean - error, abs=1e-12)
+    assert found.gain.value == pytest.approx(mean - error, abs=1e-12)
     assert (found.models, found.families) == (12, 6)
     if predictors:
         gains: list[float] = []
@@ -279,8 +279,8 @@ def test_left_out_errors_are_those_of_a_plain_loop(predictors: int):
                 for one in (means, squares)
             ]
             gains.append(roots[0] - roots[1])
-        assert found.gain_low == pytest.approx(np.quantile(gains, 0.025), abs=0.06)
-        assert found.gain_high == pytest.approx(np.quantile(gains, 0.975), abs=0.06)
+        assert found.gain.low == pytest.approx(np.quantile(gains, 0.025), abs=0.06)
+        assert found.gain.high == pytest.approx(np.quantile(gains, 0.975), abs=0.06)
 
 
 def test_a_predictor_that_does_not_vary_predicts_the_mean():
@@ -292,7 +292,7 @@ def test_a_predictor_that_does_not_vary_predicts_the_mean():
 
     assert found["x"].error is not None
     assert np.isfinite(found["x"].error)
-    assert found["mean"].gain == 0
+    assert found["mean"].gain.value == 0
 
 
 def test_too_few_families_or_models_are_not_fitted():
@@ -307,7 +307,7 @@ def test_too_few_families_or_models_are_not_fitted():
     assert "for 4 predictors" in wide.note
     assert none.error is None
     assert four.error is not None
-    assert four.gain_low is None
+    assert four.gain.low is None
     assert four.note == "no interval: fewer than 5 families (4)"
 
 

@@ -79,7 +79,7 @@ def test_the_papers_audit_is_written_where_asked(tmp_path: Path):
     assert shown.exit_code == 0
     assert "audit.md" in shown.stdout
     text = (out / "audit.md").read_text("utf-8")
-    assert "| Activation kurtosis | Zero-shot | 12 | 0.59 (" in text
+    assert "| Activation kurtosis | Zero-shot | 12 | not supported | 0.59 (" in text
     assert "## Verdicts" in text
     with (out / "audit.csv").open(encoding="utf-8") as file:
         first = next(csv.DictReader(file))

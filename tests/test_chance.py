@@ -105,7 +105,7 @@ def test_numbers_between_two_tables_take_the_smaller_one():
 
 
 def test_chance_refuses():
-    with pytest.raises(ValueError, match="1 positive or more, got 0"):
+    with pytest.raises(ValueError, match="whole number of positives, 1 or more, got 0"):
         chance_of_precision(0.9, 0)
     with pytest.raises(ValueError, match=r"from 0 to 1, not at 1\.5"):
         chance_of_precision([0.9, 1.5], 4)
@@ -255,7 +255,7 @@ def test_a_negligible_chance_is_bounded_instead():
 
     assert mixed.permuted.tolist() == [0]
     bound = float(chance_of_precision(0.9, 60))
-    assert mixed.unique(0.9, positives=3) == (bound, 0.0, 0.0)
+    assert mixed.unique(0.9, positives=3) == (bound, 0.0, bound)
     either = by_chance([None], np.array([60]), [0.9], directions=3, either=True)
     assert either.unique(0.9)[0] == pytest.approx(6 * bound, abs=0)
     assert either.polysemanticity(0.9)[0] == pytest.approx(2 * bound, abs=0)

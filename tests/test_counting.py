@@ -48,13 +48,14 @@ def test_unique_intervals_cover_in_two_thousand_sets():
 
 
 def test_polysemanticity_intervals_cover_in_two_thousand_sets():
-    """Over concepts, of which each is encoded by 0 to 4 of eight directions."""
+    """Over concepts, of which each is encoded by 0 to 4 of eight directions, or by 12."""
     random = np.random.default_rng(0)
-    shares = np.array([0.6, 0.2, 0.1, 0.06, 0.04])
-    truth = 300 * shares @ np.arange(5) / 8
+    shares, sizes = np.array([0.6, 0.2, 0.1, 0.06, 0.04]), np.array([0, 1, 2, 3, 12])
+    truth = 300 * shares @ sizes / 8
     covered = 0
     for _ in range(2000):
-        interval = polysemanticity_interval(random.choice(5, (1, 300), p=shares), 8)
+        drawn = sizes[random.choice(5, (1, 300), p=shares)]
+        interval = polysemanticity_interval(drawn, 8)
         assert interval is not None
         covered += interval[0] <= truth <= interval[1]
     assert abs(covered / 2000 - 0.95) <= 0.02
@@ -65,7 +66,8 @@ def test_polysemanticity_is_drawn_over_seeds_as_well():
     apart = polysemanticity_interval(np.stack([np.full(50, 2), np.full(50, 4)]), 6)
 
     assert same == (25.0, 25.0)
-    assert apart == pytest.approx((50 * 2 / 6, 50 * 4 / 6))
+    spread = 1.96 * np.std([2, 4], ddof=1)
+    assert apart == pytest.approx((0, 50 * (2 + spread) / 6), rel=1e-4)
     assert polysemanticity_interval(np.zeros((5, 9), int), 6) is None
 
 

@@ -97,11 +97,7 @@ def test_agrees_with_scipys_bootstrap(gauge_fixed: bool):
 
 
 def test_intervals_hold_the_truth_95_times_in_100():
-    """2,000 sets of 100 images; the truth is that of 400,000.
-
-    The rank correlation of so few directions takes few values: its interval holds the truth
-    more often.
-    """
+    """2,000 sets of 100 images; the truth is that of 400,000."""
     features = 6
     scale = torch.exp(0.5 * torch.randn(features)).double()
     mean = 0.5 * torch.randn(features).double()
@@ -121,17 +117,10 @@ def test_intervals_hold_the_truth_95_times_in_100():
                 (found.encoder_importance, truth.encoder_importance),
                 (found.importance, truth.importance),
                 (found.importance_ratio, torch.tensor(truth.importance_ratio)),
-                (
-                    found.rank_correlation + torch.tensor([-1e-9, 1e-9]),
-                    torch.tensor(truth.rank_correlation(), dtype=torch.float64),
-                ),
             )
         ])
-    *of_importance, correlation = np.mean(held, axis=0)
 
-    assert truth.rank_correlation() < 0.95
-    assert of_importance == pytest.approx([0.95] * 3, abs=0.02)
-    assert correlation >= 0.93
+    assert np.mean(held, axis=0) == pytest.approx([0.95] * 3, abs=0.02)
 
 
 def test_an_offset_and_a_class_constant_change_no_gauge_fixed_interval():
@@ -146,26 +135,6 @@ def test_an_offset_and_a_class_constant_change_no_gauge_fixed_interval():
 
     assert_close(other.importance, still.importance, rtol=1e-5, atol=1e-9)
     assert_close(other.importance_ratio, still.importance_ratio, rtol=1e-5, atol=0)
-
-
-def test_the_rank_correlation_is_scipys():
-    """Of images that are all alike, every weighting gives the importances themselves."""
-    weight = torch.diag(torch.tensor([5.0, 4, 3, 2, 2, 0]))
-    activations = torch.tensor([1.0, 5, 2, 1, 1, 3]).repeat(4, 1)
-    found = privileged_directions(weight, activations)
-
-    ends = importance_intervals(found, activations).rank_correlation.tolist()
-
-    expected = scipy.stats.spearmanr(
-        found.singular_values[:5], found.importance[:5]
-    ).statistic
-    assert ends == pytest.approx([expected, expected])
-
-
-def test_no_rank_correlation_has_no_interval():
-    found = privileged_directions(torch.eye(3), torch.randn(9, 3))
-
-    assert importance_intervals(found, torch.randn(9, 3)).rank_correlation.isnan().all()
 
 
 def test_one_image_has_no_interval():

@@ -15,7 +15,11 @@ from earmark.signatures.inference import (
     mean_interval,
     mean_of_intervals,
 )
-from earmark.signatures.robustness import PAPER_BASELINE, fit_baseline
+from earmark.signatures.robustness import (
+    PAPER_BASELINE,
+    effective_robustness,
+    fit_baseline,
+)
 
 SHIFTS = [(620, 1000), (1200, 1500), (480, 1000), (290, 500), (400, 800)]
 ID = (1400, 2000)
@@ -186,7 +190,33 @@ def test_robustness_interval_is_finite_when_every_image_drawn_is_wrong():
     """With two images a draw has none right a quarter of the time: the line's limit."""
     low, high = effective_robustness_interval((1, 2), [(1, 2)])
 
-    assert (low, high) == (0 - 1, 1 - 0)
+    assert -1 < low < effective_robustness(0.5, 0.5) < high < 1
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 500), (500, 500), (3, 300)])
+def test_robustness_is_no_surer_than_the_mean_over_shifts(right: int, n: int):
+    """Also where all images of a shift are wrong, or right: none is drawn otherwise."""
+    low, high = effective_robustness_interval((700, 1000), [(right, n)])
+
+    of_the_mean = mean_accuracy_interval([(right, n)])
+    value = effective_robustness(0.7, right / n)
+    assert value - low >= right / n - of_the_mean[0]
+    assert high - value >= of_the_mean[1] - right / n
+    assert high > low
+
+
+def test_robustness_interval_covers_where_few_images_are_right():
+    """One shift of 200 images, 1 % of them right, in two thousand sets."""
+    random = np.random.default_rng(0)
+    truth = 0.01 - PAPER_BASELINE.predict(0.7)
+    held = 0
+    for on, off in zip(
+        random.binomial(1000, 0.7, 2000), random.binomial(200, 0.01, 2000), strict=True
+    ):
+        low, high = effective_robustness_interval((int(on), 1000), [(int(off), 200)])
+        held += low <= truth <= high
+
+    assert held / 2000 >= 0.94  # Clopper and Pearson's is wide where few are right
 
 
 def test_robustness_interval_depends_on_its_seed_alone():

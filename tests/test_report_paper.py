@@ -13,13 +13,13 @@ from scipy.stats import spearmanr
 
 import earmark
 from earmark.report.findings import findings
-from earmark.report.judging_alpha import spearman
 from earmark.report.latex import latex
 from earmark.report.paper import papers_concepts, papers_models
 from earmark.report.pool import Pool
 from earmark.report.table import Cell, Table
 from earmark.report.tables import tables
 from earmark.results import Record, select
+from earmark.signatures.association import spearman
 
 FACTS = Path(earmark.__file__).parent / "data" / "facts"
 
@@ -236,7 +236,7 @@ def test_signatures_follow_robustness(kurtosis: tuple[float, ...], verdict: str)
     assert (one.claim.key, one.verdict) == ("interpolation", verdict)
     assert "along 3 values of alpha" in one.here[0]
     fewer = findings(Pool.of([r for r in records if r.model != "m2"]))[-1]
-    assert fewer.here[0].startswith("Not measured: ")
+    assert fewer.here[0].startswith("It cannot be judged here: that needs ")
     without = findings(Pool.of([r for r in records if r.alpha is None]))
     assert "interpolation" not in {finding.claim.key for finding in without}
 

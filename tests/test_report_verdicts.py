@@ -476,7 +476,9 @@ def test_without_records_no_claim_is_judged():
 
     for finding in findings(Pool.of([one])):
         assert finding.verdict == "cannot tell"
-        assert list(finding.here) == [f"Not measured: {finding.claim.needs}."]
+        assert list(finding.here) == [
+            f"It cannot be judged here: that needs {finding.claim.needs}."
+        ]
 
 
 def test_backbones_and_pretrainings_must_agree():

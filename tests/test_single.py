@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from earmark import cli, load_model
 from earmark.activations import Encoding
 from earmark.models import mixed_install  # noqa: F401
-from earmark.results import RECORDS, read_records, select
-from earmark.study.single import SCAN, Request, scan_model
+from earmark.results import RECORDS, SCAN, read_records, select
+from earmark.study.single import Request, scan_model
 
 import open_clip  # isort: skip
 import timm  # isort: skip

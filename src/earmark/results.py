@@ -12,6 +12,8 @@ from typing import Any
 from .files import replacing
 
 RECORDS = "records.parquet"
+SCAN = "scan.json"
+"""What a folder of results calls its records, and what was scanned."""
 _KEY = b"earmark key"
 
 QUANTITIES: Mapping[str, str] = MappingProxyType({

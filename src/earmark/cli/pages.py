@@ -23,7 +23,7 @@ def write_page(records: "Sequence[Record]", study: Path) -> Path:
         Where the page is.
     """
     from ..report import write_report
-    from ..study.single import SCAN
+    from ..results import SCAN
 
     samples = sorted((study / "samples").glob("*.png"))
     sheets = {path.stem.partition(" ")[2]: path.read_bytes() for path in samples}

@@ -15,7 +15,7 @@ def console(*, stderr: bool = False) -> "Console":
         stderr: Whether to standard error, where progress and complaints go.
 
     Returns:
-        A console; one that is no terminal does not wrap, since it has no edge.
+        A console; one that is no terminal is 200 columns wide.
     """
     from rich.console import Console
 

@@ -203,7 +203,8 @@ def _errors(
         name: [[_predictor(model, one) for one in used] for model in models]
         for name, used in sets.items()
     }
-    return left_out_errors(tables, [model.robustness for model in models], families)
+    robustness = [model.robustness for model in models]
+    return left_out_errors(tables, robustness, families, reference=COMPETITOR.title)
 
 
 def _predictor(model: Measured, one: Signature) -> float:

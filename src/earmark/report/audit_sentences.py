@@ -6,7 +6,7 @@ from ..signatures.association import FEWEST, FEWEST_GIVEN, Correlation
 from ..signatures.left_out import LeftOut
 from .audit import BOTH, CHIEF, LEFT_OUT, MEAN, POOLED, Audit, Line
 from .audit_numbers import ACCURACY, COMPETITOR, Signature
-from .audit_tables import TITLES, coefficient
+from .audit_tables import TITLES, coefficient, gained
 from .audit_verdicts import GIVEN, RULE, least_seen
 from .numbers import decimal, points
 
@@ -14,8 +14,10 @@ MARGIN = 0.1
 """A signature follows accuracy about as much as robustness if its correlation with accuracy
 is smaller by this or less."""
 
-# Errors, fractions, that differ by less are the same but for rounding.
-ROUNDING = 1e-9
+_MIXED = (
+    "Pooled, signatures mostly tell the roles apart, which accuracy does not: whether they "
+    "add to it only the roles can show."
+)
 
 
 def audit_sentences(found: Audit) -> dict[str, list[str]]:
@@ -115,6 +117,11 @@ def _accuracy(found: Audit) -> list[str]:
             chief = [line for line in lines if line.signature.chief]
             texts.append(_strongest(own, lines))
             texts += map(_beside, chief)
+    if texts:
+        texts.append(
+            "A signature follows accuracy about as much as robustness where its "
+            f"correlation with accuracy is smaller by {MARGIN:g} or less."
+        )
     return texts
 
 
@@ -156,7 +163,8 @@ def _prediction(found: Audit, role: str) -> list[str]:
         f"by {LEFT_OUT[out]} ({errors[out][MEAN].families} families) {text}"
         for out, text in told.items()
     )
-    return [f"{TITLES[role]}, error in points: {listed}. {_added(list(errors.values()))}"]
+    added = _MIXED if role == POOLED else _added(list(errors.values()))
+    return [f"{TITLES[role]}, error in points: {listed}. {added}"]
 
 
 def _errors(errors: Mapping[str, LeftOut]) -> str:
@@ -169,19 +177,18 @@ def _errors(errors: Mapping[str, LeftOut]) -> str:
 
 
 def _added(errors: Sequence[Mapping[str, LeftOut]]) -> str:
-    """Whether the signatures lower the error of accuracy alone."""
-    pairs = [(one.get(BOTH), one.get(COMPETITOR.title)) for one in errors]
-    lower = {
-        both.error < alone.error - ROUNDING
-        for both, alone in pairs
-        if both and alone and both.error is not None and alone.error is not None
-    }
-    if not lower:
+    """Whether the signatures lower the error of accuracy alone, by the gain's interval."""
+    gains = [
+        gain
+        for one in errors
+        if (both := one.get(BOTH)) and (gain := both.beyond) is not None
+    ]
+    if not gains:
         return "There are too few models to predict from signatures and accuracy."
-    if len(lower) > 1:
-        return "Whether the signatures add to accuracy depends on what is left out."
-    verb = "lower" if lower == {True} else "do not lower"
-    return f"The signatures {verb} the error of accuracy alone."
+    told = _listed([gained(gain) for gain in gains])
+    lower = all(gain.low is not None and gain.low > 0 for gain in gains)
+    verb = "lower" if lower else "are not seen to lower"
+    return f"The signatures {verb} the error of accuracy alone: gains of {told} points."
 
 
 def _cautions(found: Audit) -> list[str]:

@@ -1,7 +1,9 @@
 """An audit as tables: correlations, and errors of prediction."""
 
-from ..signatures.association import FEWEST, FEWEST_GIVEN, Correlation
-from ..signatures.left_out import THE_MEAN, LeftOut
+from dataclasses import replace
+
+from ..signatures.association import FEWEST, FEWEST_GIVEN, Association, Correlation
+from ..signatures.left_out import THE_MEAN, Gain, LeftOut
 from .audit import BOTH, CHIEF, LEFT_OUT, MEAN, POOLED, Audit, Line
 from .audit_numbers import COMPETITOR, SIGNATURES
 from .numbers import decimal, points
@@ -96,12 +98,11 @@ def _correlations(found: Audit) -> Table:
         ("Signature", "Role"),
         (
             "Models",
-            "Spearman",
-            "Spearman given accuracy",
-            "Spearman with accuracy",
-            "Kendall",
-            "Kendall given accuracy",
             "Verdict",
+            "Spearman",
+            "given accuracy",
+            "with accuracy",
+            "Kendall",
         ),
         [_row(line) for line in found.lines],
     )
@@ -118,16 +119,24 @@ def _row(line: Line) -> Labelled:
     found = line.found
     return (line.signature.title, TITLES[line.role]), (
         Cell(str(found.spearman.n), raw={"": found.spearman.n}),
-        _cell(found.spearman, alone),
-        _cell(found.spearman_given, given),
-        _cell(line.follows) if line.follows else Cell(),
-        _cell(found.kendall),
-        _cell(found.kendall_given),
         Cell(
             line.verdict or "",
             raw={"": line.verdict, "against": "; ".join(line.why)} if line.verdict else {},
         ),
+        _cell(found.spearman, alone),
+        _cell(found.spearman_given, given),
+        _cell(line.follows) if line.follows else Cell(),
+        _kendall(found),
     )
+
+
+def _kendall(found: Association) -> Cell:
+    """Kendall's coefficient with its partial one beneath; the intervals are in the CSV."""
+    alone, given = _cell(found.kendall), _cell(found.kendall_given)
+    small = f"given accuracy {given.text}" if found.kendall_given.value is not None else ""
+    raw = dict(alone.raw)
+    raw |= {f"given accuracy {key}".strip(): value for key, value in given.raw.items()}
+    return replace(alone, small=small, raw=raw)
 
 
 def _cell(one: Correlation, adjusted: float | None = None) -> Cell:
@@ -175,6 +184,24 @@ def _heading(role: str, out: str, mean: LeftOut) -> str:
     return f"{TITLES[role]}, by {LEFT_OUT[out]} ({mean.families})"
 
 
+def gained(gain: Gain) -> str:
+    """A gain in points, with its interval.
+
+    Args:
+        gain: The gain.
+
+    Returns:
+        One piece of a sentence.
+
+    Example:
+        >>> gained(Gain(0.021, 0.01, 0.03))
+        '2.1, 1.0 to 3.0'
+    """
+    if gain.low is None or gain.high is None:
+        return points(gain.value)
+    return f"{points(gain.value)}, {points(gain.low)} to {points(gain.high)}"
+
+
 def _error(one: LeftOut | None) -> Cell:
     if one is None:
         return Cell()
@@ -182,16 +209,11 @@ def _error(one: LeftOut | None) -> Cell:
         return Cell(NONE, note=one.note)
     numbers = {
         "": one.error,
-        "gain": one.gain,
-        "gain low": one.gain_low,
-        "gain high": one.gain_high,
+        "gain": one.gain.value,
+        "gain low": one.gain.low,
+        "gain high": one.gain.high,
     }
     raw = {key: 100 * value for key, value in numbers.items() if value is not None}
-    between = (
-        f", {points(one.gain_low)} to {points(one.gain_high)}"
-        if one.gain_low is not None and one.gain_high is not None
-        else ""
-    )
     own = one.note == THE_MEAN
-    small = "" if own else f"gain {points(one.gain)}{between}"
+    small = "" if own else f"gain {gained(one.gain)}"
     return Cell(points(one.error), small, "" if own else one.note, raw=raw)

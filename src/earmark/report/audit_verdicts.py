@@ -94,8 +94,10 @@ def _against(one: Correlation, p: float | None, sign: float) -> list[str]:
     if one.value is None:
         return [one.note]
     apart = one.low is None or one.high is None or one.low * one.high > 0
+    told = p is not None and p <= LEVEL
     if one.value * sign <= 0:
-        return ["it goes the other way" if apart else "it does not go the way claimed"]
+        against = apart and told
+        return ["it goes the other way" if against else "it does not go the way claimed"]
     if not apart:
         return ["its interval includes 0"]
-    return [] if p is not None and p <= LEVEL else ["chance does as much after correction"]
+    return [] if told else ["chance does as much after correction"]

@@ -149,7 +149,7 @@ def by_role(
     if not rows:
         return None
     caption += _of_paper([cell for _, held in rows for cell in held])
-    return Table(number, title, caption, index, columns, rows, folds=True)
+    return Table(number, title, caption, index, columns, rows, unfolded=1)
 
 
 def _of_paper(cells: Sequence[Cell]) -> str:

@@ -53,7 +53,7 @@ def _found(pool: Pool, claim: Claim) -> Finding:
     else:
         here = [one.text for one in rows.values()]
         controls = [one.control for one in rows.values() if one.control]
-    here = here or [f"Not measured: {claim.needs}."]
+    here = here or [f"It cannot be judged here: that needs {claim.needs}."]
     return Finding(claim, agreed(verdicts), here, controls)
 
 

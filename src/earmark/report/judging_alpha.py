@@ -1,9 +1,7 @@
 """Whether the signatures follow effective robustness between two models (Wise-FT)."""
 
-from collections.abc import Sequence
-from statistics import correlation as pearson
-
 from ..results import Record
+from ..signatures.association import spearman
 from .encoded import PAPER_THRESHOLD
 from .judging import Case, Judged
 from .numbers import correlation
@@ -45,32 +43,6 @@ def interpolation(case: Case) -> Judged | None:
         f"and the two ends: {'; '.join(texts)}. These models are no independent sample."
     )
     return Judged(numbers, parts)
-
-
-def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """The rank correlation of two lists, ties sharing their mean rank.
-
-    Args:
-        one: A list.
-        other: A list as long.
-
-    Returns:
-        The correlation; None where one of them is constant.
-
-    Example:
-        >>> spearman([1.0, 2.0, 3.0], [5.0, 7.0, 90.0]), spearman([1.0, 1.0], [1.0, 2.0])
-        (1.0, None)
-    """
-    if len(set(one)) == 1 or len(set(other)) == 1:
-        return None
-    return pearson(_ranks(one), _ranks(other))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    return [
-        sum(other < value for other in values) + sum(other == value for other in values) / 2
-        for value in values
-    ]
 
 
 def _follows(rho: float | None) -> Verdict:

@@ -1,6 +1,7 @@
 """Tables 3b and 6b: what is left of the counts of concepts once chance is known."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .by_role import Entry, Show, by_role, entries, measured, numbered
 from .encoded import PAPER_THRESHOLD
@@ -27,17 +28,19 @@ CHECKS = {
 
 _MEANING = (
     "Expected by chance: with the labels of each concept's images permuted 999 times, for "
-    "all directions alike; the interval holds 95 % of these counts. Beyond chance: the "
-    "paper's count less that. After false-discovery control: at most 5 % of these are "
-    "expected to be false (Benjamini and Hochberg{unit}). "
+    "all directions alike (where that is too unlikely to happen, its exact bound); the "
+    "interval holds 95 % of these counts. Beyond chance: the paper's count less that. "
+    "After false-discovery control: at most 5 % of these are expected to be false "
+    "(Benjamini and Hochberg{unit}). "
 )
 _HELD_OUT = (
     "On held-out images too: the best direction on half of a concept's images encodes it "
-    "on the other half as well. "
+    "on the other half as well; of very rare concepts chance alone does that too. "
 )
 _FLOORED = (
     "20 positives or more: rarer concepts, which chance encodes easily, are left out. "
 )
+_SHOWN = 5  # checks that the page shows of many families; it folds the others
 _COMMON = "All concepts have 20 positives or more. "
 _AT_WIDTH = (
     "Along {width} directions: of the basis, drawn at random, as many for every model, "
@@ -96,7 +99,7 @@ def surviving_concepts(pool: Pool) -> Table | None:
         + (_FLOORED if has_rare(pool) else _COMMON)
         + (_AT_WIDTH.format(width=at[6:]) if at else "")
     )
-    return by_role(
+    table = by_role(
         pool,
         _checked(pool, UNIQUE, checks, count),
         number="3b",
@@ -105,6 +108,7 @@ def surviving_concepts(pool: Pool) -> Table | None:
         caption=f"At AP {PAPER_THRESHOLD:g}, along singular directions. {caption}"
         + numbered(measured(pool, UNIQUE, setting="singular"), "concepts"),
     )
+    return replace(table, unfolded=_SHOWN) if table else None
 
 
 def surviving_polysemanticity(pool: Pool) -> Table | None:
@@ -161,7 +165,8 @@ def count(value: float) -> str:
         Its text.
 
     Example:
-        >>> count(12.0), count(0.25)
-        ('12', '0.2')
+        >>> count(12.0), count(0.25), count(3e-9)
+        ('12', '0.2', '0')
     """
-    return whole(value) if value == round(value) else decimal(value, digits=1)
+    near = abs(value - round(value)) < 0.05
+    return whole(value) if near else decimal(value, digits=1)

@@ -104,8 +104,8 @@ class Table:
         index: The headers of the first columns, which say whose a row is.
         columns: The headers of the others.
         rows: For each row its labels, one for each header of the index, and its cells.
-        folds: Whether the page, if it is long, shows the rows of its first label and folds
-            the others away.
+        unfolded: Of how many of its first labels the page, if it is long, shows the rows,
+            folding the others away; None where it folds none.
     """
 
     number: str
@@ -114,7 +114,7 @@ class Table:
     index: Sequence[str]
     columns: Sequence[str]
     rows: Sequence[Labelled]
-    folds: bool = False
+    unfolded: int | None = None
 
     @property
     def name(self) -> str:
@@ -167,9 +167,11 @@ class Table:
     @property
     def shown(self) -> list[list[Spanned]]:
         """Its rows as the page parts them: what is shown, and what may be folded away."""
-        first, *others = self.blocks if self.folds else [self.spanned]
-        folded = [row for block in others for row in block]
-        return [first, folded] if folded else [first]
+        if self.unfolded is None:
+            return [self.spanned]
+        parts = self.blocks[: self.unfolded], self.blocks[self.unfolded :]
+        shown, folded = ([row for block in part for row in block] for part in parts)
+        return [shown, folded] if folded else [shown]
 
     def csv(self) -> str:
         """The table with unrounded numbers: after each column the ends of its interval."""

@@ -12,7 +12,7 @@ from .encoded import PAPER_THRESHOLD
 from .numbers import decimal, points, whole
 from .paper import Concept, papers_concepts, papers_models
 from .pool import COLUMNS, Pool
-from .surviving import surviving_concepts, surviving_polysemanticity
+from .surviving import count, surviving_concepts, surviving_polysemanticity
 from .table import Cell, Table
 
 DATASETS = {
@@ -115,7 +115,7 @@ def _kurtosis(pool: Pool) -> Table | None:
 
 def _unique_concepts(pool: Pool) -> Table | None:
     records = _ordered(measured(pool, "unique_concepts"), SINGULAR)
-    found = entries(records, lambda r: _label(r, SINGULAR), whole)
+    found = entries(records, lambda r: _label(r, SINGULAR), count)
     return by_role(
         pool,
         beside_papers(pool, found, 3, label=_PAPERS_AP, show=whole),
@@ -130,9 +130,9 @@ def _unique_concepts(pool: Pool) -> Table | None:
 def _other_bases(pool: Pool) -> Table | None:
     records = measured(pool, "unique_concepts")
     others = sorted({record.setting for record in records} - {*SINGULAR})
-    bases = {setting: f"{setting} basis" for setting in others}
+    bases = {setting: _basis(setting) for setting in others}
     records = _ordered(records, bases)
-    found = entries(records, lambda r: _label(r, bases), whole)
+    found = entries(records, lambda r: _label(r, bases), count)
     papers = f"{_PAPERS_AP}, neuron basis"
     return by_role(
         pool,
@@ -148,7 +148,7 @@ def _other_bases(pool: Pool) -> Table | None:
 def _polysemanticity(pool: Pool) -> Table | None:
     records = measured(pool, "polysemanticity")
     others = sorted({record.setting for record in records} - {*SINGULAR})
-    bases = SINGULAR | {setting: f"{setting} basis" for setting in others}
+    bases = SINGULAR | {setting: _basis(setting) for setting in others}
     records = _ordered(records, bases)
     found = entries(records, lambda r: _label(r, bases), decimal)
     return by_role(
@@ -174,6 +174,12 @@ def _ordered(records: Sequence[Record], bases: Mapping[str, str]) -> list[Record
 def _label(record: Record, bases: Mapping[str, str]) -> str:
     at = f"AP {record.x:g}" if record.x is not None else ""
     return ", ".join(filter(None, (at, bases[record.setting])))
+
+
+def _basis(setting: str) -> str:
+    """How a basis is called, such as ``random basis, seed 1``."""
+    name, comma, seed = setting.partition(", ")
+    return f"{name} basis{comma}{seed}"
 
 
 def _explained(records: Sequence[Record]) -> str:

@@ -134,6 +134,29 @@ def association(
     return Association(*found)
 
 
+def spearman(x: Numbers, y: Numbers) -> float | None:
+    """The rank correlation of two columns, ties sharing their mean rank.
+
+    Args:
+        x: One number per model, of shape (model,).
+        y: Another.
+
+    Returns:
+        The coefficient; None where one of them is the same for all models.
+
+    Raises:
+        ValueError: If they are of different shapes, or a number is not finite.
+
+    Example:
+        >>> spearman([1.0, 2.0, 3.0], [5.0, 7.0, 90.0]), spearman([1.0, 1.0], [1.0, 2.0])
+        (1.0, None)
+    """
+    columns = one_per_model(x=x, y=y)
+    if not all(map(np.ptp, columns)):
+        return None
+    return float(_coefficients(*(one[None] for one in (*columns, columns[0])))[0, 0])
+
+
 def one_per_model(**columns: Numbers) -> list[NDArray[np.float64]]:
     """Columns of one number per model, checked.
 

@@ -60,8 +60,10 @@ def chance_of_precision(precision: Any, positives: int) -> Float64[np.ndarray, "
         array([0.1667, 0.1667])
     """
     values = np.asarray(precision, dtype=np.float64)
-    if positives < 1:
-        raise ValueError(f"Chance needs 1 positive or more, got {positives}.")
+    if positives < 1 or positives != int(positives):
+        raise ValueError(
+            f"Chance needs a whole number of positives, 1 or more, got {positives}."
+        )
     if not ((values >= 0) & (values <= 1 + ROUNDING)).all():
         wrong = values[~((values >= 0) & (values <= 1 + ROUNDING))].flat[0]
         raise ValueError(f"An average precision lies from 0 to 1, not at {wrong}.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from .batches import Activations, Array, matrix, reread, tiles
@@ -59,6 +59,11 @@ class Directions:
     def importance_ratio(self) -> float:
         """The largest importance over the mean importance."""
         return float(self.importance.max() / self.importance.mean())
+
+    @property
+    def ranking(self) -> Int64[Tensor, "ranked"]:
+        """The directions whose singular value is not 0, the most important first."""
+        return self.importance[: self.rank].argsort(descending=True, stable=True)
 
     @property
     def decision_share(self) -> Float64[Tensor, "direction"]:

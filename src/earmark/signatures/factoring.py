@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from .bases import principal_directions, random_basis
@@ -25,10 +25,11 @@ from .directions import (
     remove_class_constant,
 )
 
+GAUGE_FIXED = "singular, gauge-fixed"
 ORDERS = (
     "singular",
     "importance",
-    "singular, gauge-fixed",
+    GAUGE_FIXED,
     "pca",
     "random",
     "reduced-rank",
@@ -107,6 +108,10 @@ def factor_head(
         named = ", ".join(map(repr, ORDERS))
         raise ValueError(f"Directions are ordered by one of {named}, not by {order!r}.")
     weight = matrix(weight, "weight").cpu()
+    if directions is not None and directions.gauge_fixed:
+        raise ValueError(
+            "Gauge-fixed directions are of another weight: give those of the head as it is."
+        )
     if directions is None and order == "importance":
         directions = privileged_directions(weight, activations)
     left, sigma, right = (
@@ -114,22 +119,16 @@ def factor_head(
     )
     rank = int(sigma.count_nonzero())
     if order in {"singular", "importance"}:
-        ranked = _ranked(order, directions, rank)
+        ranked = torch.arange(rank)
+        if directions is not None and order == "importance":
+            ranked = directions.ranking
         pull, read = left[:, ranked] * sigma[ranked], right[ranked]
         mean = torch.zeros(weight.shape[1], dtype=torch.float64)
         return FactoredHead(order, weight, pull, read, mean, weight @ mean, rank)
-    if order == "singular, gauge-fixed":
+    if order == GAUGE_FIXED:
         return _gauge_fixed(weight, activations, rank)
     pull, read, mean = _controls(weight, activations, order, rank, seed)
     return FactoredHead(order, weight, pull, read, mean, weight @ mean, rank)
-
-
-def _ranked(
-    order: str, directions: Directions | None, rank: int
-) -> Int64[Tensor, "direction"]:
-    if directions is None or order == "singular":
-        return torch.arange(rank)
-    return directions.importance[:rank].argsort(descending=True, stable=True)
 
 
 def _gauge_fixed(
@@ -140,7 +139,7 @@ def _gauge_fixed(
     kept = int(sigma.count_nonzero())
     mean = mean_activation(activations, weight.shape[1])
     return FactoredHead(
-        "singular, gauge-fixed",
+        GAUGE_FIXED,
         weight,
         left[:, :kept] * sigma[:kept],
         right[:kept],

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from .batches import Activations, Array, matrix, tiles, whole_numbers
+from .batches import Activations, Array, matrix, tiles
 from .competing import competition
 from .directions import Directions, parts_of
 
@@ -69,7 +69,7 @@ def flipped_predictions(
             such direction, or the directions are another weight's.
 
     Example:
-        >>> from .directions import privileged_directions
+        >>> from earmark import privileged_directions
         >>> weight, images = torch.diag(torch.tensor([2.0, 1.0])), torch.eye(2)
         >>> found = privileged_directions(weight, images)
         >>> flipped_predictions(weight, images, found, [0, 1]).share
@@ -77,7 +77,9 @@ def flipped_predictions(
     """
     weight = matrix(weight, "weight").cpu()
     left, sigma, right = parts_of(directions, weight)
-    removed = torch.from_numpy(whole_numbers(chosen, "Directions"))
+    removed = torch.as_tensor(chosen)
+    if removed.ndim != 1 or not len(removed) or removed.is_floating_point():
+        raise ValueError(f"Directions to remove are whole numbers in a row, got {chosen}.")
     if not ((removed >= 0) & (removed < len(sigma))).all():
         raise ValueError(
             f"Directions are numbered from 0 to {len(sigma) - 1}, got {removed.tolist()}."

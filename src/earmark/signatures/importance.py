@@ -9,7 +9,6 @@ References:
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -27,28 +26,28 @@ class ImportanceIntervals:
         encoder_importance: Lower and upper ends, of shape (2, direction).
         importance: The same of Eq. 4.
         importance_ratio: The two ends of the largest importance over the mean importance.
-        rank_correlation: The two ends of `Directions.rank_correlation`; NaN where it is.
         images: How many images they rest on.
     """
 
     encoder_importance: Float64[Tensor, "end direction"]
     importance: Float64[Tensor, "end direction"]
     importance_ratio: Float64[Tensor, "end"]
-    rank_correlation: Float64[Tensor, "end"]
     images: int
 
 
 def importance_intervals(
     directions: Directions, activations: Activations, *, seed: int = 0
 ) -> ImportanceIntervals:
-    """How far importance would vary with other images of the same kind (percentiles).
+    """How far importance would vary with other images of the same kind.
 
     Images are weighted at random a thousand times, in one pass; of a gauge-fixed head's
-    directions the mean activation is held fixed.
+    directions the mean activation is held fixed. Ends are percentiles; the ratio's reach as
+    far below the estimate as percentiles do above it, too, and the other way round: where
+    importances lie closer together than their noise the largest is too large on average,
+    and too large again in what is drawn.
 
-    Where importances lie closer together than their noise, the largest of them is too large
-    on average and the rank correlation too near 0, on few images more than on many; no
-    interval around them mends that.
+    The rank correlation with the singular values has no such interval: for the same reason
+    it is too near 0, and what is drawn lies nearer still.
 
     Args:
         directions: What `privileged_directions` found on these activations.
@@ -63,7 +62,7 @@ def importance_intervals(
             in `privileged_directions`.
 
     Example:
-        >>> from .directions import privileged_directions
+        >>> from earmark import privileged_directions
         >>> images = torch.eye(2).repeat(50, 1)
         >>> found = privileged_directions(torch.diag(torch.tensor([3.0, 1.0])), images)
         >>> importance_intervals(found, images).importance.round(decimals=2)
@@ -81,23 +80,17 @@ def importance_intervals(
     return ImportanceIntervals(
         ends,
         ends * directions.head_importance,
-        middle_95(importance.amax(dim=1) / importance.mean(dim=1)),
-        middle_95(_rank_correlations(directions, importance)),
+        _both_ways(
+            directions.importance_ratio, importance.amax(dim=1) / importance.mean(dim=1)
+        ),
         means.images,
     )
 
 
-def _rank_correlations(
-    directions: Directions, importance: Float64[Tensor, "draw direction"]
-) -> Float64[Tensor, "draw"]:
-    from scipy.stats import rankdata  # takes half a second to import
-
-    if np.isnan(directions.rank_correlation()):
-        return torch.full((len(importance),), torch.nan, dtype=torch.float64)
-    rank = directions.rank
-    ranks = [
-        torch.from_numpy(rankdata(side[..., :rank].numpy(), axis=-1)).double()
-        for side in (directions.singular_values, importance)
-    ]
-    one, many = (side - (rank + 1) / 2 for side in ranks)
-    return (many @ one) / (one.norm() * many.norm(dim=1))
+def _both_ways(estimate: float, drawn: Float64[Tensor, "draw"]) -> Float64[Tensor, "end"]:
+    """Percentiles, and percentiles reflected at the estimate: whatever reaches further."""
+    low, high = middle_95(drawn)
+    return torch.stack([
+        torch.minimum(low, 2 * estimate - high),
+        torch.maximum(high, 2 * estimate - low),
+    ])

@@ -13,6 +13,22 @@ THE_MEAN = "the mean itself"
 
 
 @dataclass(frozen=True)
+class Gain:
+    """By how much one error is below another.
+
+    Attributes:
+        value: The difference, in robustness's unit.
+        low: The lower end of its 95 % interval (bootstrap over families, with the
+            predictions as they are); None where there are too few families.
+        high: The upper end.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """How well robustness is predicted for families that the fit has not seen.
 
@@ -22,18 +38,15 @@ class LeftOut:
         models: How many models there are.
         families: How many families.
         gain: By how much the error is below that of predicting the mean.
-        gain_low: The lower end of the gain's 95 % interval (bootstrap over families, with
-            the predictions as they are); None where the note says why.
-        gain_high: The upper end.
+        beyond: By how much it is below that of the predictors called the reference.
         note: Why something is missing.
     """
 
     error: float | None
     models: int
     families: int
-    gain: float | None = None
-    gain_low: float | None = None
-    gain_high: float | None = None
+    gain: Gain | None = None
+    beyond: Gain | None = None
     note: str = ""
 
 
@@ -42,6 +55,7 @@ def left_out_errors(
     robustness: Numbers,
     families: Sequence[str],
     *,
+    reference: str = "",
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, LeftOut]:
@@ -55,6 +69,7 @@ def left_out_errors(
             number; one of shape (model, 0) predicts the mean.
         robustness: Effective robustness, of shape (model,).
         families: The family of each model.
+        reference: Of which predictors' errors the others are compared with, too.
         draws: How many times families are drawn again.
         seed: Where the random numbers start.
 
@@ -67,7 +82,7 @@ def left_out_errors(
     Example:
         >>> x = [[0.0], [1.0], [2.0], [3.0]]
         >>> found = left_out_errors({"x": x}, [0.0, 2.0, 4.0, 6.0], ["a", "b", "c", "d"])
-        >>> round(found["x"].error, 9), round(found["x"].gain, 3)
+        >>> round(found["x"].error, 9), round(found["x"].gain.value, 3)
         (0.0, 2.981)
     """
     (y,) = one_per_model(robustness=robustness)
@@ -79,11 +94,22 @@ def left_out_errors(
     if few:
         return {name: LeftOut(None, len(y), len(names), note=few) for name in tables}
     members = np.array([names.index(family) for family in families])
-    mean = _squared_errors(np.empty((len(y), 0)), y, members)
     random = np.random.default_rng(seed)
     drawn = random.integers(len(names), size=(draws, len(names)))
+    errors = {name: _squared_errors(one, y, members) for name, one in tables.items()}
+    mean = _squared_errors(np.empty((len(y), 0)), y, members)
+
+    def gain(than: NDArray[np.float64] | None, name: str) -> Gain | None:
+        own = errors[name]
+        return None if than is None or own is None else _gain(than, own, members, drawn)
+
     return {
-        name: _left_out(table, y, members, mean, drawn) for name, table in tables.items()
+        name: replace(
+            _left_out(table, errors[name], mean, len(names)),
+            gain=gain(mean, name),
+            beyond=gain(errors.get(reference), name) if name != reference else None,
+        )
+        for name, table in tables.items()
     }
 
 
@@ -120,30 +146,32 @@ def _squared_errors(
 
 def _left_out(
     table: NDArray[np.float64],
-    y: NDArray[np.float64],
-    members: NDArray[np.int64],
+    errors: NDArray[np.float64] | None,
     mean: NDArray[np.float64] | None,
-    drawn: NDArray[np.int64],
+    families: int,
 ) -> LeftOut:
-    families = drawn.shape[1]
-    errors = _squared_errors(table, y, members)
     if errors is None or mean is None:
         note = f"too few models in the other families for {table.shape[1]} predictors"
-        return LeftOut(None, len(y), families, note=note)
-    found = LeftOut(
-        float(np.sqrt(errors.mean())),
-        len(y),
-        families,
-        float(np.sqrt(mean.mean()) - np.sqrt(errors.mean())),
-    )
-    if not table.shape[1]:
-        return replace(found, note=THE_MEAN)
-    if few := too_few(families, FEWEST, "families"):
-        return replace(found, note=f"no interval: {few}")
+        return LeftOut(None, len(table), families, note=note)
+    few = too_few(families, FEWEST, "families")
+    note = f"no interval: {few}" if few else ""
+    error = float(np.sqrt(errors.mean()))
+    return LeftOut(error, len(table), families, note=note if table.shape[1] else THE_MEAN)
+
+
+def _gain(
+    than: NDArray[np.float64],
+    own: NDArray[np.float64],
+    members: NDArray[np.int64],
+    drawn: NDArray[np.int64],
+) -> Gain:
+    value = float(np.sqrt(than.mean()) - np.sqrt(own.mean()))
+    if drawn.shape[1] < FEWEST:
+        return Gain(value)
     counts = np.bincount(members)[drawn].sum(axis=1)
     roots = [
         np.sqrt(np.bincount(members, weights=one)[drawn].sum(axis=1) / counts)
-        for one in (mean, errors)
+        for one in (than, own)
     ]
     low, high = map(float, np.quantile(roots[0] - roots[1], [0.025, 0.975]))
-    return replace(found, gain_low=low, gain_high=high)
+    return Gain(value, low, high)

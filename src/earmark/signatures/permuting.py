@@ -190,8 +190,9 @@ class Chance:
             raise ValueError(f"Chance was counted from {self.thresholds}, not {threshold}.")
         at, kept = self.thresholds.index(threshold), self.positives >= positives
         null = counts[at][kept[self.permuted]].sum(axis=0)
-        low, high = np.sort(null)[[24, -25]]  # of 999: the 25th of either end
-        return float(null.mean() + self.bounds[at][kept].sum()), float(low), float(high)
+        low, high = map(float, np.sort(null)[[24, -25]])  # of 999: the 25th of either end
+        expected = float(null.mean() + self.bounds[at][kept].sum())
+        return expected, min(low, expected), max(high, expected)
 
 
 def by_chance(

@@ -108,4 +108,7 @@ def key_of_settings(encoding: Encoding, device: str) -> dict[str, object]:
 
 def key_of_lines(lines: Sequence[Baseline]) -> list[list[object]]:
     """The lines that effective robustness is measured from."""
-    return [[line.name, line.slope, line.intercept, *line.id_range] for line in lines]
+    return [
+        [line.name, line.slope, line.intercept, *line.id_range, line.models]
+        for line in lines
+    ]

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from ..results import Record
+from ..signatures.directions import mean_activation
 from ..signatures.inference import mean_interval, mean_of_intervals
 from ..signatures.kurtosis import image_kurtosis
 from ..signatures.outliers import OutlierFeatures
@@ -106,8 +106,7 @@ def _mean_over(shifts: Sequence[Record]) -> tuple[float | None, float | None]:
 
 
 def _centred(h: Batches) -> Iterator[Tensor]:
-    sums = [batch.sum(dim=0, dtype=torch.float64) for batch in h]
-    mean = torch.stack(sums).sum(dim=0) / sum(map(len, h))
+    mean = mean_activation(h, h[0].shape[1])
     # Never the whole in float64.
     return (rows - mean for batch in h for rows in batch.split(1024))
 

@@ -3,8 +3,7 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +37,7 @@ from ..models.lab_text import LabText
 from ..models.saved import save_classifier
 from ..models.zeroshot import zero_shot_head
 from ..tuning.training import Batches, Recipe, contrast, fit, shuffled
+from ..tuning.untrained import seeded
 from ..tuning.views import contrast_views
 from .lab_baselines import BASELINES, read_rows
 from .progress import Tell, silent
@@ -238,7 +238,7 @@ def _captioned(
     shop: _Workshop, start: Classifier, factors: Factors
 ) -> tuple[Classifier, LabText]:
     """A zero-shot classifier trained with captions of these images, and its text tower."""
-    with _seeded(shop.seed):
+    with seeded(shop.seed):
         texts = LabText(VOCABULARY, shop.plan.architecture.features)
     words = texts.read(captions(factors, seed=shop.seed))
     recipe = _contrast(len(words), shop.plan.epochs[0])
@@ -401,7 +401,7 @@ def _novice(shop: _Workshop, novice: Novice) -> Classifier:
 
 def _start(name: str, architecture: LabArchitecture, seed: int) -> Classifier:
     """A tower with random weights, and a head of random weights that fit its features."""
-    with _seeded(seed):
+    with seeded(seed):
         encoder = LabResNet(architecture).eval()
         linear = torch.nn.Linear(architecture.features, len(CLASSES))
     return Classifier(
@@ -414,14 +414,6 @@ def _start(name: str, architecture: LabArchitecture, seed: int) -> Classifier:
         backbone="lab ResNet",
         pretraining="none",
     )
-
-
-@contextmanager
-def _seeded(seed: int) -> Generator[None]:
-    """First weights from a seed, without touching what others draw."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _steps(images: int, epochs: int) -> int:

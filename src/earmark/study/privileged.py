@@ -21,6 +21,8 @@ REMOVED = 10
 
 _OF_THE_WEIGHTS = "of the weights alone: nothing is sampled"
 _ONE_IMAGE = "one image has no interval"
+_NEAR_0 = "no interval: too near 0 where importances lie closer together than their noise"
+_NULL = "singular value 0: the direction is arbitrary"
 
 
 def importance(row: partial[Record], directions: Directions, h: Batches) -> list[Record]:
@@ -64,6 +66,8 @@ def _seen(
     }
     records = [
         row(quantity=quantity, value=value, x=float(direction), **ends)
+        if direction < directions.rank
+        else row(quantity=quantity, value=value, x=float(direction), note=_NULL)
         for quantity, (values, intervals) in each.items()
         for direction, (value, ends) in enumerate(
             zip(values.tolist(), intervals, strict=True)
@@ -73,9 +77,8 @@ def _seen(
     ratio = directions.importance_ratio
     records.append(row(quantity="importance_ratio", value=ratio, **ends))
     if isfinite(rho):
-        (ends,) = _ends(found and found.rank_correlation, 1)
-        ends = {"n": directions.rank, **ends}
-        records.append(row(quantity="spearman_sigma_importance", value=rho, **ends))
+        whose = {"quantity": "spearman_sigma_importance", "n": directions.rank}
+        records.append(row(**whose, value=rho, note=_NEAR_0))
     return records
 
 
@@ -101,12 +104,11 @@ def flips(
     Returns:
         A record for each of the `REMOVED` most important directions.
     """
-    ranked = directions.importance[: directions.rank].argsort(descending=True, stable=True)
     found = flipped_predictions(
         head.weight,
         as_read(head, h),
         directions,
-        ranked[:REMOVED],
+        directions.ranking[:REMOVED],
         bias=head.bias,
         counts_as=images.counts_as,
     )
@@ -145,9 +147,9 @@ def outlier_energies(
     count, chance = len(outliers.features), outliers.energy_by_chance
     features = "1 feature" if count == 1 else f"{count:,} features"
     note = (
-        f"on the {features} of largest kurtosis, of {len(outliers.parts):,}: "
-        f"{chance:.4f} expected by chance; of these features and the weights: "
-        "nothing is sampled"
+        f"on the {features} with the largest part in the kurtosis, of "
+        f"{len(outliers.parts):,}: {100 * chance:.1f} % expected by chance; the weights "
+        "are known, so that there is no interval"
     )
     return [
         row(

@@ -11,7 +11,7 @@ from .accuracies import Batches
 from .concept_counts import checks, counts
 
 ROTATIONS = (1, 2)  # seeds of further random bases, whose counts stand beside the first's
-_OF_MANY = "no interval: the largest of many, of which the count held out says what holds"
+_OF_MANY = "no interval: the best of many, and so too high; counts held out say what holds"
 
 
 def concepts(

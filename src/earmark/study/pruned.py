@@ -188,8 +188,7 @@ def _ranked(
         left, sigma, vectors = decompose(weight.detach().cpu().double())
         return (left, sigma, vectors), [*range(int(sigma.count_nonzero()))]
     found = privileged_directions(weight, h, gauge_fixed=by == "gauge-fixed")
-    ranking = found.importance[: found.rank].argsort(descending=True, stable=True)
-    return (found.left, found.singular_values, found.right), ranking.tolist()
+    return (found.left, found.singular_values, found.right), found.ranking.tolist()
 
 
 def _measured(

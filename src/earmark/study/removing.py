@@ -9,7 +9,7 @@ from torch import Tensor
 from ..models.classifier import Classifier, Head
 from ..results import Record
 from ..signatures.directions import Directions
-from ..signatures.factoring import ORDERS, factor_head
+from ..signatures.factoring import GAUGE_FIXED, ORDERS, factor_head
 from ..signatures.pruning import PruningCurve, pruning_curve
 from ..signatures.robustness import Baseline
 from .accuracies import (
@@ -48,7 +48,8 @@ def pruning(
     """
     records: list[Record] = []
     head, imagenet = classifier.head, sets.imagenet
-    for order in ORDERS:
+    orders = [one for one in ORDERS if decides(head) or one != GAUGE_FIXED]
+    for order in orders:
         factored = factor_head(
             head.weight,
             as_read(head, activations[imagenet.name]),
@@ -69,6 +70,11 @@ def pruning(
         }
         records += _along(partial(row, setting=order), sets, curves, lines[:1])
     return records
+
+
+def decides(head: Head) -> bool:
+    """Whether a head tells its classes apart at all: else nothing is left gauge-fixed."""
+    return bool((head.weight != head.weight[:1]).any())
 
 
 def as_read(head: Head, activations: Batches) -> Iterator[Tensor]:
@@ -105,7 +111,7 @@ def _along(
         records.append(accuracy_record(row, imagenet, **where))
         if shifts:
             records.append(mean_accuracy_record(row, shifts, note=note, **pruned))
-        for line in lines:
+        for line in lines if shifts else ():
             pruned = {"quantity": "pruned_effective_robustness", "x": fraction}
             where = {"item": line.name, "note": note, **pruned}
             records += robustness_records(row, imagenet, shifts, line, **where)

@@ -16,7 +16,7 @@ from .kurtoses import centred_kurtosis, kurtoses, outlier_shares
 from .privileged import flips, importance, outlier_energies
 from .probing import concepts, concepts_along
 from .progress import Tell, silent
-from .removing import pruning
+from .removing import decides, pruning
 from .sets import Sets
 
 _OF_CONCEPTS = (
@@ -74,7 +74,7 @@ def scan(
     records += outlier_shares(row, sets.imagenet.name, outliers)
     if directions:
         found = [directions]
-        if several:
+        if several and decides(classifier.head):
             found.append(privileged_directions(classifier.head.weight, h, gauge_fixed=True))
         for one in found:
             records += importance(row, one, h) + outlier_energies(row, one, outliers)

@@ -17,7 +17,7 @@ from ..models.classifier import Classifier, Role
 from ..models.heads import class_names
 from ..models.loading import load_model
 from ..models.zeroshot import Prompts, read_prompts, zero_shot
-from ..results import RECORDS, Record, select, write_records
+from ..results import RECORDS, SCAN, Record, select, write_records
 from ..tuning.linear_probe import linear_probe
 from .lacking import lacking
 from .lines import Lines, lines_for
@@ -25,8 +25,6 @@ from .progress import Tell, silent
 from .scan import scan
 from .sets import Sets, find_sets
 from .summary import Line, summary
-
-SCAN = "scan.json"
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,7 @@ def _accuracy(records: Sequence[Record]) -> Iterator[Line]:
     for record in select(of_model, quantity="accuracy"):
         if record.setting == "baseline":
             continue
-        known = DATASETS.get(record.dataset)
-        title = known.title if known else record.dataset
-        title = "Mean of the shifts" if title == "shifts" else title
+        title = _titled(record.dataset)
         if record.setting:
             title = f"{title}, {record.setting}"
         yield _line("Accuracy", title, record, "fraction")
@@ -89,9 +87,16 @@ def _robustness(records: Sequence[Record]) -> Iterator[Line]:
 
 
 def _kurtosis(records: Sequence[Record]) -> Iterator[Line]:
-    titles = {"": "of the activations (Eq. 2)", "centred": "of centred activations"}
     for record in select(records, quantity="activation_kurtosis"):
-        yield _line("Activation kurtosis", titles[record.setting], record)
+        title = f"{_titled(record.dataset)}{', centred' if record.setting else ''}"
+        yield _line("Activation kurtosis", title, record)
+
+
+def _titled(dataset: str) -> str:
+    known = DATASETS.get(dataset)
+    return (
+        "Mean of the shifts" if dataset == "shifts" else known.title if known else dataset
+    )
 
 
 def _directions(records: Sequence[Record]) -> Iterator[Line]:
@@ -123,9 +128,7 @@ def _pruning(records: Sequence[Record]) -> Iterator[Line]:
     found = select(records, quantity="pruned_accuracy", setting="singular")
     for record in found:
         if record.x in {0.0, 0.8}:
-            known = DATASETS.get(record.dataset)
-            where = known.title if known else record.dataset
-            where = "the shifts" if where == "shifts" else where
+            where = _titled(record.dataset)
             share = f"{record.x:.0%}".replace("%", " %") if record.x else "none"
             yield _line("Pruning", f"{where}, {share} removed", record, "fraction")
             if record.x:
@@ -167,6 +170,10 @@ def _checked(
     records: Sequence[Record], quantity: str, section: str, unit: str
 ) -> Iterator[Line]:
     """What is left of a count along singular directions."""
+    of_basis = {"setting": "singular", "x": ENCODED}
+    whole = select(records, quantity="unique_concepts", **of_basis)
+    checked = {"quantity": "unique_concepts_checked", "item": "floor", **of_basis}
+    rare = {one.n for one in whole} != {one.n for one in select(records, **checked)}
     checks = {
         "chance": "expected by chance",
         "surviving": "after false-discovery control",
@@ -176,4 +183,5 @@ def _checked(
     for item, title in checks.items():
         wanted = {"quantity": quantity, "setting": "singular", "item": item}
         for record in select(records, x=ENCODED, **wanted):
-            yield _line(section, title, record, unit)
+            if item != "floor" or rare:
+                yield _line(section, title, record, unit)

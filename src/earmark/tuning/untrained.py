@@ -48,7 +48,7 @@ def untrained(
             "RN50, timm:NAME or torchvision:NAME."
         )
     build = builders[family] if colon else _open_clip
-    with _seeded(seed):
+    with seeded(seed):
         encoder, blueprint, transform = build(own if colon else architecture)
     size: Any = transform.crop or transform.resize
     features = show_noise(encoder, size)
@@ -86,7 +86,7 @@ def untrained_like(classifier: Classifier, *, seed: int = 0) -> Classifier:
     Raises:
         ValueError: If earmark cannot build the encoder again.
     """
-    with _seeded(seed):
+    with seeded(seed):
         encoder = _built_again(classifier)
     features, classes = classifier.head.weight.shape[1], len(classifier.classes)
     return replace(
@@ -119,7 +119,7 @@ def random_head(features: int, classes: int, *, seed: int = 0) -> Head:
     Returns:
         The head, with a bias.
     """
-    with _seeded(seed):
+    with seeded(seed):
         linear = torch.nn.Linear(features, classes)
     return Head(linear.weight.detach(), linear.bias.detach())
 
@@ -194,8 +194,8 @@ def _torchvision(name: str) -> Built:
 
 
 @contextmanager
-def _seeded(seed: int) -> Generator[None]:
-    """Weights drawn from a seed, without touching what others draw."""
+def seeded(seed: int) -> Generator[None]:
+    """First weights from a seed, without touching what others draw."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

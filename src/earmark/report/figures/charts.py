@@ -210,6 +210,12 @@ def percent_axis() -> alt.Axis:
     return alt.Axis(labelExpr=label, tickCount=5, labelFlush=False)
 
 
+def points_axis() -> alt.Axis:
+    """An axis of fractions that reads as percentage points."""
+    label = f"replace(format(100 * datum.value, '~r'), '-', '{MINUS}')"
+    return alt.Axis(labelExpr=label, tickCount=5, labelFlush=False)
+
+
 def titled(pool: Pool, row: Row, line: str) -> alt.Title:
     """A panel's title, headed by the row it is of where the pool has several."""
     return alt.Title(row.label, subtitle=line) if len(pool.rows) > 1 else alt.Title(line)

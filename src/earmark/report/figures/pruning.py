@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from ..numbers import percent, with_interval
+from ..numbers import points as in_points
 from ..palette import ORDERS
 from ..pool import COLUMNS, Pool, Row
 from .charts import (
@@ -16,6 +17,7 @@ from .charts import (
     marker,
     panels,
     percent_axis,
+    points_axis,
     rounded,
     span,
     titled,
@@ -35,10 +37,11 @@ _LABELS = {
 """What directions are ranked by, the weakest being removed first."""
 _DASHES = [[1, 0], [6, 2], [6, 2, 2, 2], [1, 0], [4, 3], [2, 2]]
 _SHOWN = tooltip("Model", "Role", "Order", "Removed", "Value")
+_POINTS = "Effective robustness (points)"
 _MEASURES = (
     ("Accuracy on ImageNet", {"quantity": "pruned_accuracy", "dataset": "imagenet"}),
     ("Mean accuracy on the shifts", {"quantity": "pruned_accuracy", "dataset": "shifts"}),
-    ("Effective robustness", {"quantity": "pruned_effective_robustness"}),
+    (_POINTS, {"quantity": "pruned_effective_robustness"}),
 )
 _SHIFTED = _MEASURES[1][0]
 """Of the models of several families this alone is shown in every order."""
@@ -68,7 +71,8 @@ def pruning(pool: Pool, *, number: str = "3", whose: str = "") -> Figure | None:
         "First each model with the smallest singular values removed first, as in the "
         "paper, with 95 % intervals; then model by model, with directions ranked in other "
         "ways and as many kept: what any of them reaches, the singular directions are not "
-        "needed for. The upright dashes are at 80 %: the paper removes that many for free.",
+        "needed for (random is one rotation; the intervals of these are in the records). "
+        "The upright dashes are at 80 %: the paper removes that many for free.",
         panels(charts, columns=(3, 1) if len(charts) % 3 == 0 else (2, 1)),
     )
 
@@ -80,7 +84,7 @@ def _by_role(pool: Pool, row: Row, measured: Mapping[str, list[Point]]) -> list[
     for label, points in measured.items():
         held = [p for p in points if p["Model"] in models and p["Order"] == _LABELS[PAPERS]]
         if held:
-            x, y, low = _axes(points)
+            x, y, low = _axes(label, points)
             drawn = chart(held).encode(x=x, color=colour(pool), detail="Model:N")
             band = drawn.mark_area(opacity=0.15).encode(y=low, y2="high:Q")
             line = drawn.mark_line(strokeWidth=1.5).encode(y=y)
@@ -99,7 +103,7 @@ def _by_order(pool: Pool, row: Row, measured: Mapping[str, list[Point]]) -> list
             points = measured[label]
             held = [p for p in points if p["Model"] == row.models.get(column)]
             if len({p["Order"] for p in held}) > 1:
-                x, y, _ = _axes(points)
+                x, y, _ = _axes(label, points)
                 drawn = chart(held).encode(x=x, y=y, stroke=_stroke(), strokeDash=_dash())
                 line = drawn.mark_line(strokeWidth=1.6)
                 # Lines have no tooltips of their own where the pointer is.
@@ -113,11 +117,13 @@ def _lowered(label: str) -> str:
     return label[0].lower() + label[1:]
 
 
-def _axes(points: Sequence[Point]) -> tuple[alt.X, alt.Y, alt.Y]:
+def _axes(label: str, points: Sequence[Point]) -> tuple[alt.X, alt.Y, alt.Y]:
     """Those of a measure: the same ends for every panel of it."""
     ends = span([0.0, *(point[end] for point in points for end in ("low", "high"))])
-    axis, scale = percent_axis(), alt.Scale(domain=list(ends), nice=False)
-    x = alt.X("x:Q", title="Directions removed", axis=axis, scale=alt.Scale(domain=[0, 1]))
+    scale, across = alt.Scale(domain=list(ends), nice=False), percent_axis()
+    axis = points_axis() if label == _POINTS else percent_axis()
+    part = alt.Scale(domain=[0, 1])
+    x = alt.X("x:Q", title="Directions removed", axis=across, scale=part)
     y, low = (
         alt.Y(f"{name}:Q", title=None, axis=axis, scale=scale) for name in ("y", "low")
     )
@@ -131,7 +137,7 @@ def _panel(x: alt.X, layers: Sequence[Drawing], title: alt.Title) -> Drawing:
 
 def _stroke() -> alt.Stroke:
     scale = alt.Scale(domain=list(_LABELS.values()), range=[ORDERS[key] for key in _LABELS])
-    legend = alt.Legend(symbolType="stroke", columns=3)
+    legend = alt.Legend(symbolType="stroke", columns=3, labelLimit=0)
     return alt.Stroke("Order:N", title=None, scale=scale, legend=legend)
 
 
@@ -141,6 +147,7 @@ def _dash() -> alt.StrokeDash:
 
 
 def _curves(pool: Pool, wanted: Mapping[str, str]) -> list[Point]:
+    show = percent if "dataset" in wanted else in_points
     return [
         {
             **who(column, model),
@@ -150,7 +157,7 @@ def _curves(pool: Pool, wanted: Mapping[str, str]) -> list[Point]:
             "high": rounded(record.value if record.high is None else record.high),
             "Order": _LABELS[record.setting],
             "Removed": percent(record.x, digits=0),
-            "Value": with_interval(record, percent),
+            "Value": with_interval(record, show),
         }
         for _, column, model in pool.models()
         for record in pool.all(model, **wanted)
