@@ -158,15 +158,15 @@ def _u_centred(grams: Float64[Tensor, "*l n n"]) -> Float64[Tensor, "*l n n"]:
 class MinibatchHSIC:
     """Unbiased HSICs of every layer of one model with every layer of another, in batches.
 
-    The HSICs of the batches are averaged before any ratio is taken: a ratio of each batch
-    would be biased. Batches should be drawn at random: those of one class each would tell
-    how alike two layers are within classes.
+    Of each batch a number for each pair of layers is kept. They are averaged before any
+    ratio is taken: a ratio of each batch would be biased. Batches should be drawn at random:
+    those of one class each would tell how alike two layers are within classes.
 
     Example:
         >>> x = torch.tensor([[1.0, 0], [2, 1], [3, 5], [4, 2], [6, 1]])
         >>> hsics = MinibatchHSIC()
         >>> hsics.update(centred_gram(x), centred_gram(2 * x.flip(1)))
-        >>> xy, xx, yy = hsics.answer()
+        >>> xy, xx, yy = (part.mean(dim=0) for part in hsics.parts())
         >>> round(alignment(xy[0, 0], xx[0], yy[0]), 6)
         1.0
     """
@@ -188,24 +188,12 @@ class MinibatchHSIC:
         xx, yy = (side.square().sum(dim=1) for side in flat)
         self._parts.append((flat[0] @ flat[1].T, xx, yy))
 
-    def answer(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The means over the batches so far.
-
-        Returns:
-            HSIC(x, y) of shape (layer, other layer), HSIC(x, x) of shape (layer,) and
-            HSIC(y, y) of shape (other layer,).
-
-        Raises:
-            ValueError: If there was no batch.
-        """
-        xy, xx, yy = self.parts()
-        return xy.mean(dim=0), xx.mean(dim=0), yy.mean(dim=0)
-
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The HSICs of each batch so far.
+        """The HSICs of each batch so far, which are to be averaged.
 
         Returns:
-            As `answer` does, with a first axis of batches.
+            HSIC(x, y) of shape (batch, layer, other layer), HSIC(x, x) of shape (batch,
+            layer) and HSIC(y, y) of shape (batch, other layer).
 
         Raises:
             ValueError: If there was no batch.
