@@ -159,8 +159,8 @@ class MinibatchHSIC:
     """Unbiased HSICs of every layer of one model with every layer of another, in batches.
 
     Of each batch a number for each pair of layers is kept. They are averaged before any
-    ratio is taken: a ratio of each batch would be biased. Batches should be drawn at random:
-    those of one class each would tell how alike two layers are within classes.
+    ratio is taken: a ratio of each batch would be biased. Batches should be drawn at
+    random: those of one class each would tell how alike two layers are within classes.
 
     Example:
         >>> x = torch.tensor([[1.0, 0], [2, 1], [3, 5], [4, 2], [6, 1]])
