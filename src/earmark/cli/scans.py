@@ -239,7 +239,8 @@ def _shown(line: "Line", value: float) -> str:
         case "points":
             return f"{100 * value:+z.1f}"
         case "count":
-            return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+            near = abs(value - round(value)) < 0.05
+            return f"{value:,.0f}" if near else f"{value:,.1f}"
         case _:
             return f"{value:.2f}"
 

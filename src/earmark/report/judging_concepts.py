@@ -7,7 +7,7 @@ from .by_role import Show
 from .encoded import PAPER_THRESHOLD, SECOND_THRESHOLD
 from .judging import TRIO, Case, Judge, Judged, listed
 from .numbers import decimal, whole, with_interval
-from .surviving import count
+from .surviving import count, has_rare
 from .verdicts import Verdict, at_least, below, more
 
 TEXTURES = frozenset({
@@ -87,6 +87,8 @@ def _left(case: Case, quantity: str, basis: str, show: Show) -> list[str]:
         item: case.each(f"{quantity}_checked", setting=basis, x=PAPER_THRESHOLD, item=item)
         for item in said
     }
+    if not has_rare(case.pool):
+        checked.pop("floor")
     return [said[item].format(listed(held, show)) for item, held in checked.items() if held]
 
 

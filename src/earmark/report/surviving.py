@@ -70,7 +70,8 @@ def width_of(pool: Pool) -> str:
         pool: The records, arranged.
 
     Returns:
-        As records have it, such as ``width 512``; empty where there is none.
+        As records have it, such as ``width 512``; empty where there is none, or where all
+        models are of one width and need no such comparison.
     """
     widths: list[set[int]] = []
     for _, _, model in pool.models():
@@ -79,6 +80,8 @@ def width_of(pool: Pool) -> str:
         known = {int(r.item[6:]) for r in held if r.item.startswith("width ")}
         widths += [known] if held else []
     common = set[int].intersection(*widths) if widths else set[int]()
+    if len({max(known, default=0) for known in widths}) == 1:
+        return ""
     return f"width {max(common)}" if common else ""
 
 
