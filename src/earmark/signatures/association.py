@@ -32,8 +32,8 @@ from .robustness import Numbers, float64
 
 # How many times models are drawn again, and orders of them: all orders if they are no more.
 DRAWS = 9999
-# The fewest models for a coefficient, for its interval and test, and given accuracy.
-LEAST, FEWEST, FEWEST_GIVEN = 3, 5, 12
+# The fewest models for a coefficient, for one given accuracy, and for intervals of both.
+LEAST, LEAST_GIVEN, FEWEST, FEWEST_GIVEN = 3, 6, 5, 12
 # How many signs of pairs are held at once: they fit a processor's cache.
 CHUNK = 2**19
 # Two coefficients that differ by less are the same but for rounding.
@@ -127,7 +127,7 @@ def association(
     null[2:] = _coefficients(x[None], _surrogates(y, a, orders), a[None])[2:]
     found = [
         _tested(float(value), seen, under, n, given=k > 1)
-        if np.isfinite(value)
+        if np.isfinite(value) and not (k > 1 and n < LEAST_GIVEN)
         else Correlation(None, n, note=_unheld(a))
         for k, (value, seen, under) in enumerate(zip(values, resampled, null, strict=True))
     ]
@@ -198,6 +198,8 @@ def _undefined(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 
 def _unheld(a: NDArray[np.float64]) -> str:
     """Why nothing can be given accuracy."""
+    if few := too_few(len(a), LEAST_GIVEN, "models"):
+        return f"no coefficient: {few}"
     flat = "all models have the same accuracy"
     return "no coefficient: " + ("accuracy tells the order" if np.ptp(a) else flat)
 
