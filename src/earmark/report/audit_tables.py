@@ -195,11 +195,11 @@ def gained(gain: Gain) -> str:
 
     Example:
         >>> gained(Gain(0.021, 0.01, 0.03))
-        '2.1, 1.0 to 3.0'
+        '2.1 (1.0 to 3.0)'
     """
     if gain.low is None or gain.high is None:
         return points(gain.value)
-    return f"{points(gain.value)}, {points(gain.low)} to {points(gain.high)}"
+    return f"{points(gain.value)} ({points(gain.low)} to {points(gain.high)})"
 
 
 def _error(one: LeftOut | None) -> Cell:
