@@ -201,12 +201,15 @@ def test_fractions_are_a_row_of_numbers(fractions: object):
         )
 
 
-def test_gauge_fixed_directions_are_of_another_weight():
+def test_gauge_fixed_directions_prune_their_own_weight():
     weight, activations, labels, _ = case(9, 6, 200)
     fixed = privileged_directions(weight, activations, gauge_fixed=True)
+    centred = weight - weight.mean(dim=0)
 
-    with pytest.raises(ValueError, match="give those of the head as it is"):
-        pruning_curve(weight, activations, labels, directions=fixed, fractions=[0.5])
+    curve = pruning_curve(weight, activations, labels, directions=fixed, fractions=[0.5])
+
+    expected = pruning_curve(centred, activations, labels, fractions=[0.5])
+    assert curve.accuracy.item() == expected.accuracy.item()
 
 
 def test_directions_of_another_weight_of_the_same_shape():

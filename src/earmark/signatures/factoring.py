@@ -88,7 +88,8 @@ def factor_head(
             of such batches, read at most once; not at all by singular value, nor by
             importance that is known.
         order: One of `ORDERS`.
-        directions: The decomposition of ``weight``, where it is known.
+        directions: The decomposition of ``weight``, where it is known. Gauge-fixed ones are
+            of ``weight`` less its mean over classes, and so is what is kept of them.
         seed: Of the rotation.
 
     Returns:
@@ -108,10 +109,6 @@ def factor_head(
         named = ", ".join(map(repr, ORDERS))
         raise ValueError(f"Directions are ordered by one of {named}, not by {order!r}.")
     weight = matrix(weight, "weight").cpu()
-    if directions is not None and directions.gauge_fixed:
-        raise ValueError(
-            "Gauge-fixed directions are of another weight: give those of the head as it is."
-        )
     if directions is None and order == "importance":
         directions = privileged_directions(weight, activations)
     left, sigma, right = (

@@ -41,8 +41,8 @@ def surviving(pool: Pool) -> Figure | None:
         "4c",
         "What survives of the unique concepts",
         f"Counts at AP {PAPER_THRESHOLD:g} along singular directions, as in Table 3b, with "
-        "95 % intervals. A model stands out by its concepts where it does in every line, "
-        "not in the first alone.",
+        "95 % intervals where there are any. A model stands out by its concepts where it "
+        "does in every line, not in the first alone.",
         panels(charts, columns=(2, 1)),
     )
 
