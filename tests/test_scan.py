@@ -315,3 +315,27 @@ def test_accuracies_outside_the_line_are_marked(
 
     (found,) = select(records, quantity="effective_robustness")
     assert ("outside the accuracies" in found.note) == outside
+
+
+def test_a_head_that_decides_nothing_has_the_papers_numbers(
+    scanned: Scanned, tmp_path: Path
+):
+    """Gauge-fixed, nothing is left of one whose classes are all alike."""
+    model, sets, _ = scanned
+    alike = replace(model.head, weight=model.head.weight[:1].repeat(4, 1))
+
+    found = scan(replace(model, head=alike), sets, [LINE], tmp_path)
+
+    quantities = {record.quantity for record in found}
+    assert {"accuracy", "importance", "pruned_accuracy", "unique_concepts"} <= quantities
+    assert not [record for record in found if "gauge-fixed" in record.setting]
+
+
+def test_without_shifts_there_is_no_effective_robustness(scanned: Scanned, tmp_path: Path):
+    model, sets, _ = scanned
+
+    found = scan(model, replace(sets, shifts=(), concepts=None), [LINE], tmp_path)
+
+    quantities = {record.quantity for record in found}
+    assert {"accuracy", "pruned_accuracy"} <= quantities
+    assert not [one for one in quantities if "robustness" in one]

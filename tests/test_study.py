@@ -380,6 +380,8 @@ def test_a_key_holds_the_settings_the_lines_and_the_labels(lab: Path):
 
     assert key_of_sets(moved) != key_of_sets(sets)
     assert key_of_lines([line]) != key_of_lines([steeper])
+    fitted = replace(line, models=((0.5, 0.3), (0.6, 0.4), (0.7, 0.5)))
+    assert key_of_lines([line]) != key_of_lines([fitted])  # its interval rests on them
     for changed in ({"batch_size": 7}, {"precision": "bfloat16"}, {"kept_as": "float16"}):
         settings = key_of_settings(replace(Encoding(), **changed), "cpu")
         assert settings != key_of_settings(Encoding(), "cpu")
