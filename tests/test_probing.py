@@ -98,6 +98,7 @@ def test_counts_and_what_chance_leaves_of_them(
     assert beyond.value - beyond.low == pytest.approx(np.hypot(below, high - expected))
     assert beyond.high - beyond.value == pytest.approx(np.hypot(above, expected - low))
     assert pairs["chance"].value == chance.polysemanticity(threshold)[0]
+    assert "over permutations" in checked["chance"].note
     assert checked["surviving"].value == len(probe.surviving(threshold))
     surviving = probe.surviving_pairs(threshold).sum(dim=0).double().mean()
     assert pairs["surviving"].value == pytest.approx(float(surviving))
@@ -119,6 +120,10 @@ def test_counts_held_out_above_the_floor_and_at_equal_width(measured: Measured, 
     assert checked["floor, surviving"].value == len(floor.surviving(0.85))
     assert checked["floor, held out"].value == len(floor.held_out(0.85))
     assert checked["floor, chance"].value <= 0.1 < checked["chance"].value
+    sizes = probe.positives[probe.chance([0.9, 0.85]).permuted]
+    permuted = bool((sizes >= int(floor.positives.min())).any())
+    assert ("over permutations" in checked["floor, chance"].note) == permuted
+    assert ("no label was permuted" in checked["floor, chance"].note) != permuted
     widths = {f"width {k}" for k in (32, directions) if k <= directions}
     floored = {"floor", *(f"floor, {check}" for check in CHECKS)}
     assert set(by_item(found, "polysemanticity_checked")) == {*CHECKS, *floored}

@@ -26,6 +26,7 @@ THRESHOLDS = (ENCODED, 0.85)  # the paper's, and the one that its footnote 4 tri
 NARROWEST = 32  # directions, from which counts at equal width are given
 
 _PERMUTED = "interval: over permutations of the labels, for these concepts and images"
+_BOUNDED = "at most, by the exact law of average precision: no label was permuted"
 _SURVIVING = "no interval: false discoveries are at most 5 % of it, on average"
 _NO_PAIR = "no interval: no direction encodes any concept, with any draw of images"
 _WIDTH = "no interval: the exact mean over all choices of {} of the {} directions"
@@ -143,11 +144,12 @@ def _believed(
         UNIQUE: chance.unique(threshold, positives=fewest),
         MEAN: chance.polysemanticity(threshold, positives=fewest),
     }
+    permuted = (chance.positives[chance.permuted] >= fewest).any()
     counted = _counted(probe.redrawn(threshold))
     numbers: dict[_Key, _Number] = {}
     for kind, by_chance in expected.items():
         count = counted[kind, ""]
-        numbers[kind, "chance"] = _Number(*by_chance, _PERMUTED)
+        numbers[kind, "chance"] = _Number(*by_chance, _PERMUTED if permuted else _BOUNDED)
         beyond = beyond_chance(count.with_ends, by_chance)
         numbers[kind, "beyond chance"] = _Number(*beyond)
     pairs = int(probe.surviving_pairs(threshold).sum())
