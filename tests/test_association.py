@@ -283,6 +283,21 @@ def test_left_out_errors_are_those_of_a_plain_loop(predictors: int):
         assert found.gain.high == pytest.approx(np.quantile(gains, 0.975), abs=0.06)
 
 
+def test_a_gain_over_other_predictors_is_the_difference_of_their_errors():
+    random = np.random.default_rng(3)
+    accuracy = random.normal(size=(14, 1))
+    y = accuracy[:, 0] + 0.3 * random.normal(size=14)
+    tables = {"accuracy": accuracy, "noise": random.normal(size=(14, 1))}
+
+    found = left_out_errors(tables, y, [*"aabbccddeeffgg"], reference="accuracy")
+
+    noise, own = found["noise"], found["accuracy"]
+    assert own.beyond is None
+    assert noise.beyond.value == pytest.approx(own.error - noise.error)
+    assert noise.beyond.low < noise.beyond.value < noise.beyond.high < 0
+    assert noise.gain.high > noise.beyond.high  # the mean predicts no better
+
+
 def test_a_predictor_that_does_not_vary_predicts_the_mean():
     y, families = np.arange(6.0), list("aabbcc")
     table = np.full((6, 1), 5.0)

@@ -123,6 +123,18 @@ def test_intervals_hold_the_truth_95_times_in_100():
     assert np.mean(held, axis=0) == pytest.approx([0.95] * 3, abs=0.02)
 
 
+def test_a_ratio_among_equals_may_be_as_far_below_as_it_is_drawn_above():
+    """Of equal directions the largest is too large, and too large again when drawn."""
+    weight, activations = torch.eye(12).double(), torch.randn(100, 12).double()
+    found = privileged_directions(weight, activations)
+
+    low, high = importance_intervals(found, activations).importance_ratio.tolist()
+
+    assert low < found.importance_ratio < high
+    below, above = found.importance_ratio - low, high - found.importance_ratio
+    assert below == pytest.approx(above)
+
+
 def test_an_offset_and_a_class_constant_change_no_gauge_fixed_interval():
     weight, activations = torch.randn(9, 6).double(), torch.randn(50, 6).double()
     moved = activations + 40 * torch.randn(6).double()

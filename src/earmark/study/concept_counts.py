@@ -96,7 +96,8 @@ def checks(
     chance, records = probe.chance(THRESHOLDS), list[Record]()
     for threshold in THRESHOLDS:
         tell = partial(row, setting=basis, x=threshold)
-        found = _believed(probe, chance, threshold, held_out=whole)
+        counted = _counted(probe.redrawn(threshold))
+        found = _believed(probe, chance, counted, threshold, held_out=whole)
         records += _records(tell, probe, found)
         if whole:
             records += _above_floor(tell, probe, chance, found)
@@ -137,7 +138,12 @@ def _counted(found: Bool[Tensor, "seed concept direction"]) -> dict[_Key, _Numbe
 
 
 def _believed(
-    probe: ConceptProbe, chance: Chance, threshold: float, *, held_out: bool
+    probe: ConceptProbe,
+    chance: Chance,
+    counted: Mapping[_Key, _Number],
+    threshold: float,
+    *,
+    held_out: bool,
 ) -> dict[_Key, _Number]:
     fewest, directions = int(probe.positives.min()), probe.average_precision.shape[1]
     expected = {
@@ -145,7 +151,6 @@ def _believed(
         MEAN: chance.polysemanticity(threshold, positives=fewest),
     }
     permuted = (chance.positives[chance.permuted] >= fewest).any()
-    counted = _counted(probe.redrawn(threshold))
     numbers: dict[_Key, _Number] = {}
     for kind, by_chance in expected.items():
         count = counted[kind, ""]
@@ -184,12 +189,13 @@ def _above_floor(
         nothing = {(kind, "floor"): _Number(0.0, note=_NO_FLOOR) for kind in (UNIQUE, MEAN)}
         return _records(tell, probe, nothing)
     above = probe.with_positives(FLOOR)
+    counted = _counted(above.redrawn(threshold))
     if above is not probe:
-        believed = _believed(above, chance, threshold, held_out=True)
+        believed = _believed(above, chance, counted, threshold, held_out=True)
     floored = {
         (kind, f"floor, {item}" if item else "floor"): number
         for (kind, item), number in {
-            **_counted(above.redrawn(threshold)),
+            **counted,
             **believed,
         }.items()
     }

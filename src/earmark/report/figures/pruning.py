@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
+from ..judging import TRIO
 from ..numbers import percent, with_interval
 from ..numbers import points as in_points
 from ..palette import ORDERS
@@ -45,7 +46,6 @@ _MEASURES = (
 )
 _SHIFTED = _MEASURES[1][0]
 """Of the models of several families this alone is shown in every order."""
-TRIO = ("zero-shot", "finetuned", "supervised")
 
 
 def pruning(pool: Pool, *, number: str = "3", whose: str = "") -> Figure | None:
