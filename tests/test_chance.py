@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 
 from earmark import probe_concepts
 from earmark.signatures.chance import _law, _sampled, chance_of_precision
-from earmark.signatures.permuting import Ordered, by_chance, few_of, member_order
+from earmark.signatures.permuting import Ordered, by_chance, few_of, member_orders
 from earmark.signatures.reaching import reaching, words
 
 
@@ -175,11 +175,9 @@ def test_permutations_are_counted_as_scikit_learn_would(
     random = np.random.default_rng(seed)
     scores = random.integers(0, levels, (directions, 2 * n)).astype(float)
     few = few_of([(np.arange(n), np.arange(n, 2 * n))], 2 * n)
-    orders = [
-        member_order(np.argsort(row)[::-1], row, few.offsets, few.starts, few.places)
-        for row in scores
-    ]
-    one = Ordered(np.arange(2 * n), np.stack(orders))
+    orders = member_orders(scores, np.zeros(directions, np.bool_), few)
+    assert few.images().tolist() == list(range(2 * n))
+    one = Ordered(few.images(), orders)
     labels = random.permuted(np.tile(np.arange(2 * n) < n, (999, 1)), axis=1)
     turns = [one.orders, one.turned()] if either else [one.orders]
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, 40))])

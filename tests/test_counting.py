@@ -130,28 +130,25 @@ def test_redraws_are_the_other_seeds_and_the_rest_is_unchanged(orientation: str)
 def test_held_out_is_chosen_on_one_half_and_counted_on_both(orientation: str):
     activations, sets = drawn()
     found = draw(sets, 0, checked=True).sets
-    shown = np.repeat(np.arange(120), np.diff(found.offsets))
-    halves = [
-        [np.flatnonzero(found.members == 5 * block + one) for one in range(5)]
-        for block in (0, 5, 6)
-    ]
     probe = probe_concepts(
         activations, torch.eye(6), sets, orientation=orientation, checked=True
     )
 
     confirmed, pairs = [], np.zeros((5, 6), bool)
     for one, name in enumerate(probe.concepts):
-        whole, first, second = ({*shown[half[one]]} for half in halves)
+        members = [found.of(5 * block + one) for block in (0, 5, 6)]
+        whole, first, second = (set(np.concatenate(pair)) for pair in members)
+        assert all(len(shown) == len(others) for shown, others in members)
         assert first | second == whole
         assert not first & second
-        assert sum(row % 2 for row in first) * 2 == len(first) >= len(second)
+        assert len(first) >= len(second)
         if not second:
             continue
         scores = activations.numpy() * np.sign(activations.numpy().mean(axis=0))
         turns = [scores] if orientation == "mean" else [scores, -scores]
         table = np.array([
             [[precision(part, turn[:, d]) for d in range(6)] for turn in turns]
-            for part in (first, second)
+            for part in members[1:]
         ])
         turn = table[0].argmax(axis=0)
         chosen = np.take_along_axis(table, turn[None, None], axis=1)[:, 0]
@@ -165,9 +162,9 @@ def test_held_out_is_chosen_on_one_half_and_counted_on_both(orientation: str):
     assert 0 < len(confirmed) < 5
 
 
-def precision(rows: set[int], scores: np.ndarray) -> float:
-    images = np.array(sorted(rows))
-    return average_precision_score(images % 2, scores[images // 2])
+def precision(pair: tuple[np.ndarray, np.ndarray], scores: np.ndarray) -> float:
+    labels = np.repeat([1, 0], [len(part) for part in pair])
+    return average_precision_score(labels, scores[np.concatenate(pair)])
 
 
 def test_fewer_concepts_and_directions_are_probed_as_before():

@@ -293,8 +293,9 @@ def average_precision(scores: Array, positives: Any) -> Float64[Tensor, "directi
         raise ValueError("Average precision needs at least one positive image, got none.")
     shown = np.flatnonzero(labels.numpy()), np.flatnonzero(~labels.numpy())
     everything = membership([shown], len(table))
-    found = [along(row, everything, above=True)[0][0] for row in table.T.numpy()]
-    return torch.tensor(found, dtype=torch.float64)
+    scores = np.ascontiguousarray(table.T.numpy())
+    found = along(scores, everything, np.zeros(len(scores), np.bool_))
+    return torch.from_numpy(found[0, 0, :, 0])
 
 
 def probe_concepts(
@@ -369,7 +370,7 @@ def probe_concepts(
 def _kept(drawn: Drawn, ranked: Ranked) -> Checked:
     """What the further sets gave, in the order in which `draw` added them."""
     sets = torch.from_numpy(ranked.precision).unflatten(0, (-1, len(drawn.concepts)))
-    return Checked(sets[1:-2], sets[-2:], ordered(drawn.few, ranked.orders))
+    return Checked(sets[1:-2], sets[-2:], ordered(drawn, ranked.orders))
 
 
 def _count(activations: Activations) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 from numba import njit
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .chance import ROUNDING, chance_of_precision
 from .reaching import reaching, words
+from .sorting import room, sort_falling
 
 PERMUTATIONS = 999
 """How often labels are permuted."""
@@ -25,25 +26,29 @@ PERMUTATIONS = 999
 KEPT = 64
 """The most positives of a concept whose labels can be permuted."""
 
+_MEMBERS = 2 * KEPT
+
 NEGLIGIBLE = 1e-6  # a concept's chance over all directions, below which the bound is taken
 
 
-@dataclass(frozen=True, eq=False)
-class Few:
+class Few(NamedTuple):
     """Where the members of concepts of `KEPT` positives or fewer are among the images.
 
     Attributes:
-        members: For each concept its images, first the positives and then the negatives;
-            None if there are more.
-        offsets: Where each image's entries begin below; one more at the end.
-        starts: For each entry, where its concept's part of a flat order begins.
-        places: For each entry, the image's place among the concept's members.
+        offsets: Of shape (image + 1,): where each image's entries begin.
+        entries: Twice `KEPT` times the number of such a concept, plus the image's place
+            among its members: first the positives and then the negatives.
+        starts: Of shape (concept + 1,): where each one's members begin in a flat order.
     """
 
-    members: tuple[NDArray[np.int64] | None, ...]
-    offsets: NDArray[np.int64]
+    offsets: NDArray[np.uint32]
+    entries: NDArray[np.uint32]
     starts: NDArray[np.int64]
-    places: NDArray[np.int16]
+
+    def images(self) -> NDArray[np.int64]:
+        """The members of all these concepts in turn, in the order of their places."""
+        image = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        return image[np.argsort(self.entries)]
 
 
 def few_of(
@@ -58,58 +63,59 @@ def few_of(
     Returns:
         Those of `KEPT` positives or fewer.
     """
-    members = tuple(
-        np.concatenate(pair) if len(pair[0]) <= KEPT else None for pair in pairs
-    )
-    kept = [part for part in members if part is not None]
+    kept = [np.concatenate(pair) for pair in pairs if len(pair[0]) <= KEPT]
     sizes = np.array([len(part) for part in kept], np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
     image = np.concatenate([*kept, np.zeros(0, np.int64)])
-    starts = (np.cumsum(sizes) - sizes).repeat(sizes)
-    places = (np.arange(len(image)) - starts).astype(np.int16)
-    order = np.argsort(image, kind="stable")
+    place = np.arange(len(image)) - starts[:-1].repeat(sizes)
+    entries = np.arange(len(kept)).repeat(sizes) * _MEMBERS + place
     offsets = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=images))])
-    return Few(members, offsets, starts[order], places[order])
+    order = np.argsort(image, kind="stable")
+    return Few(offsets.astype(np.uint32), entries[order].astype(np.uint32), starts)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check  # compiled: the tests' type checks cannot look inside
-def member_order(  # noqa: ANN201 (numba infers the types)
-    order: np.ndarray,
-    scores: np.ndarray,
-    offsets: np.ndarray,
-    starts: np.ndarray,
-    places: np.ndarray,
-):
-    """The order of each concept's members along one direction, and where ties end.
+def member_orders(scores, turned, few):  # noqa: ANN001, ANN201 (numba infers the types)
+    """The order of each concept's members along each direction, and where ties end.
 
     Args:
-        order: The images by falling score.
-        scores: The score of each image.
-        offsets: As in `Few`.
-        starts: As in `Few`.
-        places: As in `Few`.
+        scores: Of shape (direction, image), finite.
+        turned: Of shape (direction,): whether the lowest score comes first.
+        few: The concepts.
 
     Returns:
-        For all concepts in turn, ``2 * place`` of each member by falling score, plus 1
-        where the next one's score is another.
+        Of shape (direction, member), all concepts in turn: ``2 * place`` of each member in
+        order, plus 1 where the next one's score is another.
     """
-    found = np.empty(len(places), np.int16)
-    last = np.zeros(len(places))  # where a concept's part starts: its latest score
-    seen = np.zeros(len(places), np.int32)
-    for image in order:
-        score = scores[image]
-        for entry in range(offsets[image], offsets[image + 1]):
-            start = starts[entry]
-            place = start + seen[start]
-            if seen[start] and score != last[start]:
-                found[place - 1] += 1
-            found[place] = 2 * places[entry]
-            last[start] = score
-            seen[start] += 1
-    for start in range(len(places)):
-        if seen[start]:
-            found[start + seen[start] - 1] += 1
+    directions, images = scores.shape
+    found = np.empty((directions, len(few.entries)), np.int16)
+    within = room(images)
+    for direction in range(directions):
+        groups = sort_falling(scores[direction], turned[direction], within)
+        _order_members(within, groups, few, found[direction])
     return found
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _order_members(within, groups, few, found):  # noqa: ANN001, ANN202
+    ends, latest = few.starts[:-1].copy(), np.full(len(few.starts) - 1, -1)
+    group, first = 0, 0
+    for place in range(len(within.order)):
+        if group < groups and within.ties[group, 0] <= place < within.ties[group, 1]:
+            first = within.ties[group, 0]
+            group += place == within.ties[group, 1] - 1
+        else:
+            first = place
+        image = within.order[place]
+        for entry in few.entries[few.offsets[image] : few.offsets[image + np.uint64(1)]]:
+            one = entry // _MEMBERS
+            if latest[one] >= first:
+                found[ends[one] - 1] -= 1
+            found[ends[one]] = 2 * (entry % _MEMBERS) + 1
+            ends[one] += 1
+            latest[one] = place
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,21 +1,25 @@
 """Balanced sets along directions: projected, sorted once for each direction, and walked."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import repeat
 from os import cpu_count
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float64, Int8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .batches import TILE, Activations, tiles
 from .concept_sets import Drawn
-from .permuting import Few, Ordered, member_order
+from .permuting import KEPT, Few, Ordered, member_orders
 from .ranking import Membership, average_precisions
 
-BLOCK = 64  # directions whose projections are held at a time
+HELD = 2**27
+"""Bytes of projections that are held at a time, whatever the number of images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +30,7 @@ class Ranked:
         precision: Average precision of all of them, of shape (set, direction).
         least: With ties broken against the positives, for each concept's own set.
         signs: Of each concept's own set: 1 where the direction was taken as it was given.
-        orders: Of shape (direction, member): see `member_order`. None if not asked for.
+        orders: Of shape (direction, member): see `member_orders`. None if not asked for.
     """
 
     precision: Float64[np.ndarray, "set direction"]
@@ -61,13 +65,11 @@ def rank(
     """
     if orientation not in {"mean", "given", "both"}:
         raise ValueError(f"Orientation is 'mean', 'given' or 'both', not {orientation!r}.")
-    found: list[Ranked] = []
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        for start in range(0, len(directions), BLOCK):
-            scores = _project(activations, directions[start : start + BLOCK], images)
-            found += pool.map(
-                partial(_ranked, drawn=drawn, orientation=orientation), scores
-            )
+    step = max(HELD // (8 * images), cpu_count() or 1)
+    found = [
+        precisions(_project(activations, some, images), drawn, orientation)
+        for some in directions.split(step)
+    ]
     orders = [one.orders for one in found if one.orders is not None]
     return Ranked(
         np.concatenate([one.precision for one in found], axis=1),
@@ -77,45 +79,88 @@ def rank(
     )
 
 
-def along(
-    scores: NDArray[np.float64], sets: Membership, *, above: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average precision of every set along one direction, or along its opposite.
+def precisions(scores: NDArray[np.floating], drawn: Drawn, orientation: str) -> Ranked:
+    """Average precision of every set along directions whose projections are known.
 
     Args:
-        scores: The score of each image.
-        sets: Which images are in which.
-        above: Whether the highest score comes first.
+        scores: Of shape (direction, image), finite float32 or float64.
+        drawn: The sets.
+        orientation: As `probe_concepts` takes it.
 
     Returns:
-        What `average_precisions` returns.
+        What was found.
     """
-    order = np.argsort(scores)
-    order = order[::-1] if above else order
-    return average_precisions(order, scores, sets.offsets, sets.members, sets.positives)
+    turned = np.zeros(len(scores), np.bool_)
+    if orientation == "mean":
+        turned = scores.mean(axis=1) < 0
+    found = along(scores, drawn.sets, turned, both=orientation == "both")
+    concepts = len(drawn.concepts)
+    (precision, least), other = found[0], found[-1]
+    signs = np.where(turned, -1, 1).astype(np.int8)[:, None].repeat(concepts, axis=1)
+    if orientation == "both":
+        turn = other[0] > precision
+        if drawn.few:  # then the second halves come last: the first have chosen for them
+            turn[:, -concepts:] = turn[:, -2 * concepts : -concepts]
+        precision = np.where(turn, other[0], precision)
+        least = np.maximum(least, other[1])
+        signs = np.where(turn[:, :concepts], -1, 1).astype(np.int8)
+    return Ranked(
+        precision.T, least[:, :concepts].T, signs.T, _orders(scores, turned, drawn.few)
+    )
 
 
-def ordered(
-    few: Few | None, orders: NDArray[np.int16] | None
-) -> tuple[Ordered | None, ...]:
+def along(
+    scores: NDArray[np.floating],
+    sets: Membership,
+    turned: NDArray[np.bool_],
+    *,
+    both: bool = False,
+) -> NDArray[np.float64]:
+    """What `average_precisions` finds, by all cores."""
+    return np.concatenate(_by_cores(average_precisions, scores, turned, sets, both), axis=2)
+
+
+def ordered(drawn: Drawn, orders: NDArray[np.int16] | None) -> tuple[Ordered | None, ...]:
     """The members of each concept of few positives along every direction.
 
     Args:
-        few: Which concepts those are.
+        drawn: The sets.
         orders: Of shape (direction, member), all concepts in turn.
 
     Returns:
         For each concept its part, or None if it has many.
     """
-    if few is None or orders is None:
+    if drawn.few is None or orders is None:
         return ()
-    start, found = 0, list[Ordered | None]()
-    for images in few.members:
-        stop = start + (0 if images is None else len(images))
-        one = None if images is None else Ordered(images, orders[:, start:stop])
-        found.append(one)
-        start = stop
-    return tuple(found)
+    parts = zip(
+        np.split(drawn.few.images(), drawn.few.starts[1:-1]),
+        np.split(orders, drawn.few.starts[1:-1], axis=1),
+        strict=True,
+    )
+    few = (Ordered(images, part) for images, part in parts)
+    return tuple(next(few) if n <= KEPT else None for n in drawn.positives.tolist())
+
+
+def _orders(
+    scores: NDArray[np.floating], turned: NDArray[np.bool_], few: Few | None
+) -> NDArray[np.int16] | None:
+    if few is None:
+        return None
+    return np.concatenate(_by_cores(member_orders, scores, turned, few))
+
+
+def _by_cores(
+    kernel: Callable[..., NDArray[Any]],
+    scores: NDArray[np.floating],
+    turned: NDArray[np.bool_],
+    *rest: object,
+) -> list[NDArray[Any]]:
+    """A compiled walk of several directions at a time, since each takes room for itself."""
+    cores = cpu_count() or 1
+    parts = min(4 * cores, len(scores))
+    split = np.array_split(scores, parts), np.array_split(turned, parts)
+    with ThreadPoolExecutor(cores) as pool:
+        return list(pool.map(kernel, *split, *map(repeat, rest)))
 
 
 def _project(
@@ -125,40 +170,22 @@ def _project(
     scores = np.empty((len(directions), images))
     start = 0
     for tile in tiles(activations, features=directions.shape[1]):
-        # Equal images must get equal scores wherever they stand, to tie: every product has
-        # one shape, and is numpy's, since MKL rounds the last columns otherwise.
-        padded = np.zeros((TILE, tile.shape[1]))
-        padded[: len(tile)] = tile.cpu().numpy()
-        with np.errstate(over="ignore", invalid="ignore"):  # told below, by a remedy
-            product = directions.numpy() @ padded.T
-        scores[:, start : start + len(tile)] = product[:, : len(tile)]
-        start += len(tile)
+        stop = start + len(tile)
+        scores[:, start:stop] = _product(directions, tile)[:, : len(tile)]
+        start = stop
     if not np.isfinite(scores).all():
         raise ValueError("Projections of these activations overflow: scale them down.")
     return scores
 
 
-def _ranked(row: NDArray[np.float64], drawn: Drawn, orientation: str) -> Ranked:
-    """Along one direction."""
-    sets, concepts = drawn.sets, len(drawn.concepts)
-    rising = np.argsort(row)
-    upright = orientation != "mean" or bool(row.mean() >= 0)
-    order = rising[::-1] if upright else rising
-
-    def walk(order: NDArray[np.int64]) -> NDArray[np.float64]:
-        parts = sets.offsets, sets.members, sets.positives
-        return np.stack(average_precisions(order, row, *parts))
-
-    found = walk(order)
-    signs = np.full(concepts, 1 if upright else -1, np.int8)
-    if orientation == "both":
-        other = walk(rising)
-        turn = other[0] > found[0]
-        if drawn.few:  # then the second halves come last: the first have chosen for them
-            turn[-concepts:] = turn[-2 * concepts : -concepts]
-        found[0] = np.where(turn, other[0], found[0])
-        found[1] = np.maximum(found[1], other[1])
-        signs = np.where(turn[:concepts], -1, 1).astype(np.int8)
-    few = drawn.few
-    orders = few and member_order(order, row, few.offsets, few.starts, few.places)[None]
-    return Ranked(found[0][:, None], found[1][:concepts, None], signs[:, None], orders)
+def _product(
+    directions: Float64[Tensor, "direction feature"], tile: Float64[Tensor, "image feature"]
+) -> NDArray[np.float64]:
+    # Equal images must get equal scores wherever they stand, to tie: every product has one
+    # shape, and on the CPU is numpy's, since MKL rounds the last columns otherwise.
+    if len(tile) < TILE:
+        tile = torch.cat([tile, tile.new_zeros(TILE - len(tile), tile.shape[1])])
+    if tile.device.type != "cpu":
+        return (directions.to(tile.device) @ tile.T).cpu().numpy()
+    with np.errstate(over="ignore", invalid="ignore"):  # told by the caller, by a remedy
+        return directions.numpy() @ tile.numpy().T

@@ -1,33 +1,56 @@
 """Average precision of many sets along one ranking: the compiled walk.
 
-One sort of the images serves every set: the images are visited from the highest score
-down, and each updates the sets that it is a member of.
+One sort of the images serves every set. The images are visited from the highest score
+down, and each is an event of every set that it is in: the set's rank rises by one, and the
+rank of a positive is written down. The ranks of a set's positives tell its average
+precision, read from either end.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .sorting import room, sort_falling
 
-@dataclass(frozen=True, eq=False)
-class Membership:
+_AT_ONCE = 16
+"""Events that are copied at once, and as many spare ones at the end: most images have
+fewer, so that no branch must be guessed."""
+
+_PART = 1024  # images whose events are walked at a time, while the nearest cache holds them
+
+_ONE = np.uint64(1)
+_WORD = np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
+_WIDE = np.uint64(_AT_ONCE)
+
+
+class Membership(NamedTuple):
     """Which sets each image is in, in compressed rows.
 
     Attributes:
-        offsets: Where each image's entries in ``members`` begin: at ``2 * image`` those of
-            which it is a negative, at ``2 * image + 1`` those of which it is a positive;
-            one more at the end.
-        members: Numbers of sets.
+        offsets: Of shape (image + 1,): where each image's events begin.
+        events: Twice the number of a set, plus 1 for a positive; some more at the end that
+            belong to no image.
+        starts: Of shape (set + 1,): where the ranks of each set's positives are written,
+            with one spare place after each.
         positives: How many positives each set has.
+        sizes: How many members each set has.
     """
 
-    offsets: NDArray[np.int64]
-    members: NDArray[np.int32]
+    offsets: NDArray[np.uint32]
+    events: NDArray[np.unsignedinteger]
+    starts: NDArray[np.uint64]
     positives: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def of(self, one: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The positives and the negatives of one set, sorted."""
+        image = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        events = self.events[: len(image)]
+        return image[events == 2 * one + 1], image[events == 2 * one]
 
 
 def membership(
@@ -42,107 +65,217 @@ def membership(
     Returns:
         The membership.
     """
-    sizes = np.array([len(part) for pair in pairs for part in pair])
-    kind = np.tile([1, 0], len(pairs)).repeat(sizes)
-    row = 2 * np.concatenate([part for pair in pairs for part in pair]) + kind
-    order = np.argsort(row, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=2 * images))])
-    of = np.arange(len(pairs), dtype=np.int32).repeat(2).repeat(sizes)
-    return Membership(offsets, of[order], sizes[::2])
+    parts = np.array([[len(part) for part in pair] for pair in pairs])
+    image = np.concatenate([part for pair in pairs for part in pair])
+    kind = np.arange(2 * len(pairs)).reshape(-1, 2)[:, ::-1].ravel().repeat(parts.ravel())
+    narrow = np.uint16 if 2 * len(pairs) <= 2**16 else np.uint32
+    events = np.zeros(len(image) + _AT_ONCE, narrow)
+    events[: len(image)] = kind[np.argsort(image, kind="stable")]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=images))])
+    starts = np.concatenate([[0], np.cumsum(parts[:, 0] + 1)])
+    return Membership(
+        offsets.astype(np.uint32),
+        events,
+        starts.astype(np.uint64),
+        parts[:, 0].copy(),
+        parts.sum(axis=1),
+    )
 
 
 @njit(nogil=True, cache=True)
 @no_type_check  # compiled: the tests' type checks cannot look inside
-def average_precisions(  # noqa: ANN201 (numba infers the types)
-    order: np.ndarray,
-    scores: np.ndarray,
-    offsets: np.ndarray,
-    members: np.ndarray,
-    positives: np.ndarray,
-):
-    """Average precision of each set's positives, and the least that its ties allow.
+def average_precisions(scores, turned, sets, both):  # noqa: ANN001, ANN201
+    """Average precision of each set's positives along each direction, and the least of it.
 
     Step-wise, as scikit-learn defines it: the sum over distinct scores of the recall
-    gained times the precision reached, so that members whose scores tie (-0.0 and 0.0 do)
-    share one threshold.
+    gained times the precision reached, so that members whose scores tie share one
+    threshold. The least is that with ties broken against the positives.
 
     Args:
-        order: The images by falling score, or by rising score to read it from below.
-        scores: The score of each image.
-        offsets: As in `Membership`.
-        members: As in `Membership`.
-        positives: As in `Membership`; a set may have none.
+        scores: Of shape (direction, image), finite.
+        turned: Of shape (direction,): whether the lowest score comes first.
+        sets: The sets, of which each may have no positive.
+        both: Whether to read each ranking from the other end, too.
 
     Returns:
-        Two arrays of shape (set,): the average precision, and that with ties broken against
-        the positives. NaN for a set without positives.
+        Of shape (end, 2, direction, set): from either end the average precision and the
+        least. NaN for a set without positives.
     """
-    sets = len(positives)
-    seen, hits = np.zeros(sets, np.int32), np.zeros(sets, np.int32)
-    tied, tied_hits = np.zeros(sets, np.int32), np.zeros(sets, np.int32)
-    total, lost = np.zeros(sets), np.zeros(sets)
-
-    start = 0
-    while start < len(order):
-        image = 2 * order[start]
-        stop = _tied_until(start, order, scores)
-        if stop == start + 1:
-            for one in members[offsets[image] : offsets[image + 1]]:
-                seen[one] += 1
-            for one in members[offsets[image + 1] : offsets[image + 2]]:
-                seen[one] += 1
-                hits[one] += 1
-                total[one] += hits[one] / seen[one]
-        else:
-            group = order[start:stop]
-            _count_ties(group, offsets, members, tied, tied_hits)
-            for place in group:
-                for one in members[offsets[2 * place] : offsets[2 * place + 2]]:
-                    if tied[one]:  # only its first member in the group finds it so
-                        seen[one] += tied[one]
-                        hits[one] += tied_hits[one]
-                        gained, least = _gained(
-                            seen[one], hits[one], tied[one], tied_hits[one]
-                        )
-                        total[one] += gained
-                        lost[one] += gained - least
-                        tied[one], tied_hits[one] = 0, 0
-        start = stop
-    return _mean(total, positives), _mean(total - lost, positives)
+    directions, images = scores.shape
+    found = np.empty((2 if both else 1, 2, directions, len(sets.positives)))
+    within = room(images)
+    stream = np.empty_like(sets.events)
+    ranks = np.empty(sets.starts[-1], np.uint32)
+    for direction in range(directions):
+        groups = sort_falling(scores[direction], turned[direction], within)
+        beyond = np.zeros((len(found), 2, len(sets.positives)))
+        _walk(within, groups, sets, stream, ranks, beyond)
+        _total_from_above(ranks, sets, beyond[0], found[0, :, direction])
+        if both:
+            _total_from_below(ranks, sets, beyond[1], found[1, :, direction])
+    return found
 
 
 @njit(nogil=True, cache=True)
 @no_type_check  # compiled: the tests' type checks cannot look inside
-def _tied_until(start, order, scores):  # noqa: ANN001, ANN202
-    stop = start + 1
-    while stop < len(order) and scores[order[stop]] == scores[order[start]]:
-        stop += 1
-    return stop
+def _walk(within, groups, sets, stream, ranks, beyond):  # noqa: ANN001, ANN202
+    # Writes the ranks of all positives; a set's counter is where its next rank is written,
+    # and in the lower half how many of its members were met.
+    counters = sets.starts[:-1] << _WORD
+    tied = np.zeros(len(counters), np.uint64)
+    place = 0
+    for group in range(groups):
+        start, stop = within.ties[group]
+        _meet(within.order, place, start, sets, stream, counters, ranks)
+        met = _gather(within.order, start, stop, sets, stream)
+        _close(stream[:met], sets, counters, tied, ranks, beyond)
+        place = stop
+    _meet(within.order, place, len(within.order), sets, stream, counters, ranks)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check  # compiled: the tests' type checks cannot look inside
-def _count_ties(group, offsets, members, tied, tied_hits):  # noqa: ANN001, ANN202
-    for image in group:
-        for one in members[offsets[2 * image] : offsets[2 * image + 2]]:
-            tied[one] += 1
-        for one in members[offsets[2 * image + 1] : offsets[2 * image + 2]]:
-            tied_hits[one] += 1
+def _meet(order, start, stop, sets, stream, counters, ranks):  # noqa: ANN001, ANN202, PLR0913, PLR0917
+    # Images that tie with none. A negative writes a rank too, where the next one is
+    # written over it: a branch would be guessed wrong half of the time.
+    while start < stop:
+        end = min(start + _PART, stop)
+        for place in range(_gather(order, start, end, sets, stream)):
+            one = np.uint64(stream[place])
+            counter = counters[one >> _ONE] + _ONE
+            ranks[counter >> _WORD] = np.uint32(counter & _LOW)
+            counters[one >> _ONE] = counter + ((one & _ONE) << _WORD)
+        start = end
 
 
 @njit(nogil=True, cache=True)
 @no_type_check  # compiled: the tests' type checks cannot look inside
-def _gained(seen, hits, tied, tied_hits):  # noqa: ANN001, ANN202
-    # What one group of ties adds, and the least that it adds, its negatives first.
-    gained, least = tied_hits * hits / seen, 0.0
-    if tied == tied_hits == 1:
-        return gained, gained
-    for after in range(tied_hits):
-        least += (hits - after) / (seen - after)
-    return gained, least
+def _gather(order, start, stop, sets, stream):  # noqa: ANN001, ANN202
+    # The events of images in order, one after the other; how many.
+    at = np.uint64(0)
+    for place in range(start, stop):
+        image = order[place]
+        source = np.uint64(sets.offsets[image])
+        last = np.uint64(sets.offsets[image + _ONE])
+        target, at = at, at + (last - source)
+        while source < last:
+            _copy(sets.events, source, stream, target)
+            source, target = source + _WIDE, target + _WIDE
+    return at
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _copy(events, source, stream, target):  # noqa: ANN001, ANN202
+    # All are read before any is written: the compiler then moves them as one.
+    part = (
+        events[source + np.uint64(0)],
+        events[source + np.uint64(1)],
+        events[source + np.uint64(2)],
+        events[source + np.uint64(3)],
+        events[source + np.uint64(4)],
+        events[source + np.uint64(5)],
+        events[source + np.uint64(6)],
+        events[source + np.uint64(7)],
+        events[source + np.uint64(8)],
+        events[source + np.uint64(9)],
+        events[source + np.uint64(10)],
+        events[source + np.uint64(11)],
+        events[source + np.uint64(12)],
+        events[source + np.uint64(13)],
+        events[source + np.uint64(14)],
+        events[source + np.uint64(15)],
+    )
+    stream[target + np.uint64(0)] = part[0]
+    stream[target + np.uint64(1)] = part[1]
+    stream[target + np.uint64(2)] = part[2]
+    stream[target + np.uint64(3)] = part[3]
+    stream[target + np.uint64(4)] = part[4]
+    stream[target + np.uint64(5)] = part[5]
+    stream[target + np.uint64(6)] = part[6]
+    stream[target + np.uint64(7)] = part[7]
+    stream[target + np.uint64(8)] = part[8]
+    stream[target + np.uint64(9)] = part[9]
+    stream[target + np.uint64(10)] = part[10]
+    stream[target + np.uint64(11)] = part[11]
+    stream[target + np.uint64(12)] = part[12]
+    stream[target + np.uint64(13)] = part[13]
+    stream[target + np.uint64(14)] = part[14]
+    stream[target + np.uint64(15)] = part[15]
 
 
 @njit(nogil=True, cache=True)
 @no_type_check  # compiled: the tests' type checks cannot look inside
-def _mean(total, positives):  # noqa: ANN001, ANN202
-    return np.where(positives > 0, total / np.maximum(positives, 1), np.nan)
+def _close(events, sets, counters, tied, ranks, beyond):  # noqa: ANN001, ANN202
+    # One group of ties: its members share the last rank, and `beyond` takes what this
+    # leaves out of the totals.
+    for event in events:
+        one = np.uint64(event)
+        tied[one >> _ONE] += _ONE + ((one & _ONE) << _WORD)
+    for event in events:
+        one = np.uint64(event) >> _ONE
+        if not tied[one]:  # only its first member in the group finds it so
+            continue
+        counter, met = counters[one], np.int64(tied[one] & _LOW)
+        hits, seen = np.int64(tied[one] >> _WORD), np.int64(counter & _LOW)
+        first = counter >> _WORD
+        for hit in range(hits):
+            ranks[first + np.uint64(hit)] = np.uint32(seen + met)
+        before = np.int64(first - sets.starts[one])
+        if hits and met > 1:
+            left = sets.positives[one] - before - hits
+            _add_beyond(beyond[0, :, one], hits, met, before, seen)
+            if len(beyond) > 1:
+                after = sets.sizes[one] - seen - met
+                _add_beyond(beyond[1, :, one], hits, met, left, after)
+                # From below they are read as if they had the rank of the group's top.
+                beyond[1, 0, one] += _as_read(hits, left, after + 1, after + met)
+        counters[one] = counter + tied[one]
+        tied[one] = 0
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _add_beyond(beyond, hits, met, before, seen):  # noqa: ANN001, ANN202
+    # `before` positives and `seen` members come first.
+    beyond[0] += hits * (hits - 1) / 2 / (seen + met)
+    gained, least = hits * (before + hits) / (seen + met), 0.0
+    for hit in range(1, hits + 1):
+        least += (before + hit) / (seen + met - hits + hit)
+    beyond[1] += gained - least
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _as_read(hits, before, read, meant):  # noqa: ANN001, ANN202
+    # What precisions at one rank have more than those at another.
+    return (hits * before + hits * (hits + 1) / 2) * (1 / meant - 1 / read)
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _total_from_above(ranks, sets, beyond, found):  # noqa: ANN001, ANN202
+    for one in range(len(sets.positives)):
+        positives, start, total = sets.positives[one], sets.starts[one], 0.0
+        for hit in range(np.uint64(positives)):
+            total += np.float64(hit + _ONE) / np.float64(ranks[start + hit])
+        _set(found[:, one], total + beyond[0, one], beyond[1, one], positives)
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _total_from_below(ranks, sets, beyond, found):  # noqa: ANN001, ANN202
+    for one in range(len(sets.positives)):
+        positives, start, total = sets.positives[one], sets.starts[one], 0.0
+        most, size = np.float64(positives), np.float64(sets.sizes[one] + 1)
+        for hit in range(np.uint64(positives)):
+            rank = size - np.float64(ranks[start + hit])
+            total += (most - np.float64(hit)) / rank
+        _set(found[:, one], total + beyond[0, one], beyond[1, one], positives)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _set(found, total, lost, positives):  # noqa: ANN001, ANN202
+    found[0] = total / positives if positives else np.nan
+    found[1] = (total - lost) / positives if positives else np.nan
