@@ -19,7 +19,7 @@ _NAMES = ("model", "dataset")  # for a person: the same weights under another na
 def describe(
     classifier: Classifier, images: ImageSet, encoding: Encoding, shard: int
 ) -> dict[str, object]:
-    """What is encoded and how, as JSON can hold it.
+    """What is encoded and how, as JSON can hold it, but for the classifier's fingerprint.
 
     Whether images that cannot be read are skipped is left out: a shard says which were.
 
@@ -31,12 +31,10 @@ def describe(
 
     Returns:
         The names for a person, and what values depend on.
-
     """
     return {
         "model": classifier.name,
         "dataset": images.name,
-        "weights and preprocessing": classifier.fingerprint,
         "images": images.fingerprint(),
         "count": len(images),
         "batch_size": encoding.batch_size,

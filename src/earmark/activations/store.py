@@ -62,6 +62,7 @@ def stored_activations(
     *,
     encoding: Encoding | None = None,
     progress: Progress | None = None,
+    fingerprint: str | None = None,
 ) -> Encoded:
     """Activations of every image, from the store; encoded and stored first if need be.
 
@@ -78,6 +79,7 @@ def stored_activations(
         encoding: How to compute and keep them; by default as `Encoding` does.
         progress: Called while encoding with the images done, those stored before among
             them, and those in all.
+        fingerprint: The classifier's, where it is known: all weights are read for it.
 
     Returns:
         A row for each image, but for those that were skipped.
@@ -89,7 +91,8 @@ def stored_activations(
         OSError: If an image is gone, the store cannot be written, or a process that
             decodes images was killed.
     """
-    job = _Job(classifier, images, encoding or Encoding())
+    known = fingerprint or classifier.fingerprint
+    job = _Job(classifier, images, encoding or Encoding(), known)
     shards = job.shards(store)
     found = {shard: _stored(shard) for shard in shards}
     for kept in found.values():
@@ -116,12 +119,16 @@ class _Job:
     classifier: Classifier
     images: ImageSet
     encoding: Encoding
+    fingerprint: str
 
     def shards(self, store: Path) -> list[Shard]:
         """Where the shards lie or will lie, in a folder that is ready for them."""
         size = max(1, SHARD // self.encoding.batch_size) * self.encoding.batch_size
         parts = batches_of(self.images, range(len(self.images)), size)
-        about = describe(self.classifier, self.images, self.encoding, size)
+        about = {
+            "weights and preprocessing": self.fingerprint,
+            **describe(self.classifier, self.images, self.encoding, size),
+        }
         key = digest(about)
         _prepare(store / key, about)
         return [

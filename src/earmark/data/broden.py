@@ -41,7 +41,7 @@ class Concept:
     categories: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConceptImages:
     """Images, and which concepts are in each.
 
@@ -69,6 +69,8 @@ class ConceptImages:
         Raises:
             ValueError: If there is no image at such a place.
         """
+        if not images:
+            return self
         left = self.images.without(images)
         stays = np.ones(len(self.images), np.bool_)
         stays[list(images)] = False

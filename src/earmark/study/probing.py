@@ -1,6 +1,6 @@
 """Concepts that directions encode, as records: counts, and how well each is told."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 from ..data.broden import ConceptImages
 from ..results import Record
@@ -79,6 +79,7 @@ def _singular(
     return records + _top(row, found, int(directions.importance.argmax()))
 
 
+@lru_cache(maxsize=1)  # of all models of a study, so that images are drawn once
 def _sets(images: ConceptImages) -> ConceptSets:
     return ConceptSets(_names(images), images.positives, len(images.images))
 

@@ -163,6 +163,7 @@ def _shown(
         classifier, data, concepts=False, passing_over=[loading.out], tell=tell
     )
     activations: _Batches = {}
+    fingerprint = classifier.fingerprint
 
     def encoded(one: ImageSet) -> ImageSet:
         found = stored_activations(
@@ -171,6 +172,7 @@ def _shown(
             loading.out / "activations",
             encoding=loading.encoding,
             progress=partial(tell, f"encode {one.name}"),
+            fingerprint=fingerprint,
         )
         activations[one.name] = found.batches
         return one.without(found.skipped)

@@ -150,6 +150,7 @@ def _encoded(
     done, total = 0, sum(map(len, sets.all))
     activations: dict[str, Batches] = {}
     skipped: dict[str, tuple[int, ...]] = {}
+    fingerprint = classifier.fingerprint
     for one in sets.all:
         found = stored_activations(
             classifier,
@@ -159,6 +160,7 @@ def _encoded(
             progress=lambda n, _, done=done: tell(
                 f"encode {classifier.name}", done + n, total
             ),
+            fingerprint=fingerprint,
         )
         activations[one.name], skipped[one.name] = found.batches, found.skipped
         done += len(one)
