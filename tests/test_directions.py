@@ -60,6 +60,56 @@ def test_matches_numpy_and_gives_the_weight_back(classes: int, features: int):
     )
 
 
+def in_float64(weight: Tensor, activations: Tensor, *, gauge_fixed: bool) -> np.ndarray:
+    """Importance by numpy, every product in float64."""
+    w, rows = weight.double().numpy(), activations.double().numpy()
+    if gauge_fixed:
+        w, rows = w - w.mean(axis=0), rows - rows.mean(axis=0)
+    _, sigma, right = np.linalg.svd(w, full_matrices=False)
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return sigma / sigma.sum() * np.abs(units @ right.T).mean(axis=0)
+
+
+@pytest.mark.parametrize("gauge_fixed", [False, True])
+@pytest.mark.parametrize("common", [0.0, 1e3])
+@pytest.mark.parametrize("lean", [0.0, 1e3])
+def test_large_heads_are_float64s_to_1e_7(common: float, lean: float, gauge_fixed: bool):
+    """Products in float32, of what all images or all classes share as well."""
+    shared = torch.randn(1024)
+    weight = torch.randn(64, 1024) + lean * shared
+    activations = torch.randn(600, 1024) + common * shared
+
+    found = privileged_directions(weight, activations, gauge_fixed=gauge_fixed)
+
+    expected = in_float64(weight, activations, gauge_fixed=gauge_fixed)
+    rank = found.rank  # what a gauge-fixed head has beyond it is rounding
+    assert np.abs(found.importance.numpy() - expected)[:rank].max() < 1e-7
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_large_heads_see_no_scale(scale: float):
+    """Even of images that float32 does not hold, one of them among others."""
+    weight, activations = torch.randn(300, 256), torch.randn(90, 256).double()
+    scaled = activations.clone()
+    scaled[40:60] *= scale
+
+    still = privileged_directions(weight, activations)
+    moved = privileged_directions(weight, scaled)
+
+    assert_close(moved.importance, still.importance, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_large_heads_take_any_float_in_batches(dtype: torch.dtype):
+    weight, activations = torch.randn(300, 256), (torch.randn(1100, 256) + 0.5).to(dtype)
+
+    streamed = privileged_directions(weight, iter(activations.split(171)))
+
+    expected = in_float64(weight, activations, gauge_fixed=False)
+    assert np.abs(streamed.importance.numpy() - expected).max() < 1e-7
+    assert (streamed.right @ activations.double().mean(dim=0) > 0).all()
+
+
 def test_batching_changes_nothing():
     weight, activations = torch.randn(7, 5), torch.randn(2500, 5)
 
@@ -256,8 +306,9 @@ def test_a_zero_vector_has_no_cosine():
     activations = torch.randn(2006, 3)
     activations[2004] = 0
 
-    with pytest.raises(ValueError, match="Image 2004 has activations of length 0"):
-        privileged_directions(torch.eye(3), activations)
+    for given_ in (activations, activations.half(), [*activations.split(77)]):
+        with pytest.raises(ValueError, match="Image 2004 has activations of length 0"):
+            privileged_directions(torch.eye(3), given_)
 
 
 def test_equal_images_have_no_cosine_once_centred():

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from earmark import privileged_directions
+from earmark.signatures import seeing
 from earmark.signatures.importance import importance_intervals
 from earmark.signatures.resampling import DRAWS, DrawnMeans
 
@@ -147,6 +148,22 @@ def test_an_offset_and_a_class_constant_change_no_gauge_fixed_interval():
 
     assert_close(other.importance, still.importance, rtol=1e-5, atol=1e-9)
     assert_close(other.importance_ratio, still.importance_ratio, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("gauge_fixed", [False, True])
+def test_large_heads_have_float64s_intervals(
+    monkeypatch: pytest.MonkeyPatch, gauge_fixed: bool
+):
+    weight, activations = torch.randn(300, 256), torch.randn(1100, 256) + 0.5
+    found = privileged_directions(weight, activations, gauge_fixed=gauge_fixed)
+    single = importance_intervals(found, activations)
+
+    monkeypatch.setattr(seeing, "LARGE", 2**60)
+    double = importance_intervals(found, activations)
+
+    assert not torch.equal(single.importance, double.importance)
+    assert_close(single.importance, double.importance, rtol=1e-6, atol=0)
+    assert_close(single.importance_ratio, double.importance_ratio, rtol=1e-6, atol=0)
 
 
 def test_one_image_has_no_interval():

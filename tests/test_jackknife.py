@@ -12,9 +12,11 @@ from test_similarity import dense_cka
 from torch import Tensor
 
 from earmark import cka
+from earmark.signatures import hsic
 from earmark.signatures.hsic import MinibatchHSIC, centred_gram
-from earmark.signatures.jackknife import batch_interval, image_interval
+from earmark.signatures.jackknife import batch_interval, batch_intervals, image_interval
 from earmark.signatures.similarity import cka_interval
+from earmark.study.alignments import Batches
 
 Sets = tuple[Tensor, Tensor]  # each of shape (set, image, feature)
 
@@ -113,19 +115,19 @@ def population(
     return draw, float(xy.square().sum() / xx.norm() / yy.norm())
 
 
+def u_centred(gram: Tensor) -> Tensor:
+    """Of each set."""
+    n = gram.shape[1]
+    gram.diagonal(dim1=1, dim2=2).zero_()
+    sums = gram.sum(dim=2, keepdim=True) / (n - 2)
+    gram = gram - sums - sums.mT + sums.sum(dim=1, keepdim=True) / (n - 1)
+    gram.diagonal(dim1=1, dim2=2).zero_()
+    return gram
+
+
 def shares(x: Tensor, y: Tensor) -> Tensor:
     """Of all sets at once: of shape (set, 3, image)."""
-
-    def gram(rows: Tensor) -> Tensor:
-        n = rows.shape[1]
-        gram = rows @ rows.mT
-        gram.diagonal(dim1=1, dim2=2).zero_()
-        sums = gram.sum(dim=2, keepdim=True) / (n - 2)
-        gram = gram - sums - sums.mT + sums.sum(dim=1, keepdim=True) / (n - 1)
-        gram.diagonal(dim1=1, dim2=2).zero_()
-        return gram
-
-    k, j = gram(x), gram(y)
+    k, j = (u_centred(side @ side.mT) for side in (x, y))
     return torch.stack([(k * j).sum(2), (k * k).sum(2), (j * j).sum(2)], dim=1)
 
 
@@ -189,3 +191,83 @@ def test_batches_are_left_out_as_a_jackknife_does():
 
     expected = np.tanh(z[0] + scipy.stats.t.ppf(0.975, 5) * np.array([-error, error]))
     assert batch_interval(torch.tensor(parts)) == pytest.approx(expected)
+
+
+def test_many_batches_are_kept_in_few_groups(monkeypatch: pytest.MonkeyPatch):
+    """Whose mean is that of the batches, though the last group has fewer."""
+    monkeypatch.setattr(hsic, "GROUPS", 8)
+    apart, together, kept = [], MinibatchHSIC(), []
+    x, y = torch.randn(61, 5, 3).double(), torch.randn(61, 5, 2).double()
+    for a, b in zip(x, y, strict=True):
+        one = MinibatchHSIC()
+        for side in (one, together):
+            side.update(centred_gram(a), centred_gram(b))
+        apart.append(one.parts())
+        kept.append(len(together.parts()[0]))
+
+    assert kept[:17] == [1, 2, 3, 4, 5, 6, 7, 8, *[5, 5, 6, 6, 7, 7, 8, 8], 5]
+    assert max(kept) == 8
+    for part, parts in zip(together.parts(), zip(*apart, strict=True), strict=True):
+        batches = torch.cat(parts)
+        torch.testing.assert_close(part.mean(dim=0), batches.mean(dim=0))
+        # 61 batches, 8 to a group, 5 in the last one
+        torch.testing.assert_close(part[1], batches[8:16].sum(dim=0) * 8 / 61)
+        torch.testing.assert_close(part[-1], batches[56:].sum(dim=0) * 8 / 61)
+
+
+def test_groups_hold_the_truth_95_times_in_100(monkeypatch: pytest.MonkeyPatch):
+    """1,500 sets of 45 batches of 8 images: 12 groups of 4 at most, and a last of one."""
+    monkeypatch.setattr(hsic, "GROUPS", 12)
+    draw, truth = population(12, 0.5, 0.6)
+    covered: list[Tensor] = []
+    for _ in range(5):
+        hsics = MinibatchHSIC()
+        for _ in range(45):
+            grams = [u_centred(side @ side.mT) for side in draw(300, 8)]
+            hsics.update(*grams)
+        xy, xx, yy = hsics.parts()
+        low, high = batch_intervals(torch.stack([xy.diagonal(dim1=1, dim2=2), xx, yy]))
+        covered.append((low <= truth) & (truth <= high))
+
+    assert len(xy) == 12
+    assert abs(float(torch.cat(covered).double().mean()) - 0.95) <= 0.02
+
+
+def test_many_intervals_at_once_are_those_of_each():
+    xx, yy = torch.rand(2, 7, 3, 4).double() + 1
+    batches = torch.stack([0.5 * xx + 0.3 * torch.rand(7, 3, 4), xx, yy])
+    batches[:, :, 0, 1] = 1.0  # alike in each
+    batches[1, 1:, 2, 2] = 0  # dead but in one
+
+    low, high = batch_intervals(batches)
+
+    for i in range(3):
+        for j in range(4):
+            if (i, j) == (2, 2):
+                with pytest.raises(ValueError, match="differ in two of the 7 minibatches"):
+                    batch_interval(batches[..., i, j])
+                assert low[i, j].isnan()
+                assert high[i, j].isnan()
+            else:
+                assert batch_interval(batches[..., i, j]) == (low[i, j], high[i, j])
+    assert low[0, 1] == high[0, 1] == pytest.approx(1)
+    with pytest.raises(ValueError, match="at least 5 minibatches, got 3"):
+        batch_intervals(batches[:, :3])
+
+
+def test_corners_as_far_apart_have_none_though_they_outnumber_features():
+    """A simplex has one corner more than its space has dimensions."""
+    corners, _ = torch.linalg.qr(torch.ones(8, 1).double(), mode="complete")
+    turn, _ = torch.linalg.qr(torch.randn(7, 7).double())
+    simplex = corners[:, 1:] @ turn * 0.3 + 7
+
+    for call in (cka, cka_interval):
+        with pytest.raises(ValueError, match=r"x do not tell the images apart \(HSIC 0\)"):
+            call(simplex, torch.randn(8, 2))
+
+
+def test_a_dead_layer_is_named_before_there_are_too_few_batches():
+    alive = torch.ones(3, 1).double()
+    found = Batches(torch.zeros(3, 1, 1).double(), alive, 0 * alive)
+
+    assert "y do not tell the images apart" in found.alignment(0, 0, ("x", "y")).trouble

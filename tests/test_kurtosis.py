@@ -1,5 +1,8 @@
 """`activation_kurtosis` against SciPy, and against what theory says of it."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -85,3 +88,66 @@ def test_a_small_spread_on_a_large_offset(offset: float):
     found = activation_kurtosis(offset + steps * ulp)
 
     assert_close(found, activation_kurtosis(steps), rtol=1e-12, atol=0)
+
+
+def layouts(rows: torch.Tensor, folder: Path) -> list[np.ndarray | torch.Tensor]:
+    """The same rows as other memory holds them."""
+    np.save(folder / "rows.npy", rows.numpy())
+    beside = torch.cat([rows, rows.roll(1, 0)], dim=1)
+    return [
+        np.load(folder / "rows.npy", mmap_mode="r"),
+        np.asfortranarray(rows.numpy()),
+        rows.numpy().astype(rows.numpy().dtype.newbyteorder()),
+        beside[:, : rows.shape[1]],
+        rows.T.contiguous().T,
+        rows.requires_grad_(),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_memory_changes_nothing(dtype: torch.dtype, tmp_path: Path):
+    rows = torch.randn(300, 40).exp().to(dtype)
+    expected = scipy.stats.kurtosis(rows.double(), axis=1, fisher=False)
+
+    for one in layouts(rows, tmp_path):
+        assert_close(image_kurtosis(one).numpy(), expected, rtol=1e-12, atol=0)
+
+
+@given(exponents=st.lists(st.floats(-300, 300), min_size=70, max_size=80))
+def test_each_image_has_its_own_scale(exponents: list[float]):
+    """Images whose squares leave float64's range among others that do not."""
+    rows = torch.randn(len(exponents), 9).double()
+    scaled = rows * 10 ** torch.tensor(exponents).double()[:, None]
+
+    assert_close(image_kurtosis(scaled), image_kurtosis(rows), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("offset", [1e3, -1e6, 3e37])
+def test_float32s_steps_on_an_offset(offset: float):
+    """Whole steps of the last bit above an offset, in every place of a long row."""
+    steps = torch.randint(0, 50, (100, 700)).double()
+    start = torch.tensor(offset)
+    last = torch.nextafter(start, torch.tensor(torch.inf)).double() - start.double()
+    rows = (start.double() + steps * last).float()
+
+    assert torch.equal(rows.double(), start.double() + steps * last)
+    assert_close(image_kurtosis(rows), image_kurtosis(steps), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [0, 5, 699])
+@pytest.mark.parametrize("image", [0, 1300, 2599])
+def test_names_the_image_that_is_not_finite(value: float, place: int, image: int):
+    rows = torch.randn(2600, 700)
+    rows[image, place] = value
+    rows[image + 1 :] = 1  # constant, but later
+
+    with pytest.raises(ValueError, match=f"Image {image} has NaN or infinite"):
+        image_kurtosis(rows)
+
+
+def test_whole_numbers_have_a_kurtosis():
+    rows = torch.randint(-9, 9, (80, 30))
+    expected = scipy.stats.kurtosis(rows.numpy(), axis=1, fisher=False)
+
+    assert_close(image_kurtosis(rows).numpy(), expected, rtol=1e-12, atol=0)

@@ -188,7 +188,7 @@ def test_what_is_a_layer_and_what_is_not(images: ImageSet):
         "tokens",
         OUTPUT,
     ]
-    assert {layer.name: layer.axis for layer in layers if layer.axis} == {"tokens": 1}
+    assert {layer.name: layer.axes[0] for layer in layers if layer.axes[0]} == {"tokens": 1}
     places = (SIDE // 2) ** 2
     assert {layer.name: layer.features for layer in layers} == {
         "conv": 4 * places,
@@ -206,6 +206,44 @@ def test_what_is_a_layer_and_what_is_not(images: ImageSet):
     assert skipped["drop"] == "returns what fc returns"
     assert skipped["fc"] == f"returns what {OUTPUT} returns"
     assert "unused" not in skipped
+
+
+class Layouts(nn.Module):
+    """What it returns lies in memory in four ways, and its rows in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first, self.tokens = nn.Identity(), nn.Identity(), nn.Identity()
+        self.swapped, self.cut = nn.Identity(), nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+        last = self.last(images.contiguous(memory_format=torch.channels_last))
+        first = self.first(last.contiguous(memory_format=torch.contiguous_format) + 1)
+        tokens = self.tokens(first.flatten(2).permute(2, 0, 1).contiguous())  # token first
+        self.swapped(tokens.permute(2, 1, 0))
+        return self.cut(first[:, :, 0].flatten(1))
+
+
+def test_rows_are_no_copies_and_their_features_have_one_order(images: ImageSet):
+    model = make_classifier(Layouts())
+    layers = {layer.name: layer for layer in find_layers(model, images, ["*"])[0]}
+    x = torch.randn(5, 3, 4, 6)
+    tokens = x.flatten(2).permute(2, 0, 1).contiguous()
+    cases = {
+        "last": x.contiguous(memory_format=torch.channels_last),
+        "first": x,
+        "tokens": tokens,
+        "swapped": tokens.permute(2, 1, 0),
+    }
+
+    for name, output in cases.items():
+        rows, again = layers[name].rows(output), layers[name].rows(output.contiguous())
+        assert rows.shape == (5, 72)
+        assert torch.equal(rows, again)
+        assert rows.sort(dim=1).values.equal(x.flatten(1).sort(dim=1).values)
+        if name in {"last", "first"}:
+            assert rows.is_contiguous()
+            assert rows.data_ptr() == output.data_ptr()
 
 
 def test_what_was_changed_in_place_is_another_layer(images: ImageSet):

@@ -255,6 +255,17 @@ def test_classes_of_one_weight_tie_and_the_first_wins(fraction: float, order: st
     assert sum(curve.accuracy.item() for curve in curves) == pytest.approx(1)
 
 
+def test_zeros_of_either_sign_are_one_weight():
+    weight = torch.tensor([[-0.0, 1.0], [0.0, 1.0], [3.0, 0.0]])
+
+    curves = [
+        pruning_curve(weight, torch.tensor([[0.0, 1.0]]), [label], fractions=[0])
+        for label in range(3)
+    ]
+
+    assert [curve.accuracy[0].item() for curve in curves] == [1, 0, 0]
+
+
 def test_classes_of_one_weight_and_two_biases_do_not_tie():
     weight, bias = torch.ones(3, 2), torch.tensor([0.0, 2.0, 1.0])
 

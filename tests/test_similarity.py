@@ -17,7 +17,7 @@ from earmark.signatures.hsic import (
     centred_gram,
     minibatches,
 )
-from earmark.signatures.similarity import unbiased_hsics
+from earmark.signatures.similarity import hsics as unbiased_hsics
 
 
 def averaged(hsics: MinibatchHSIC) -> tuple[torch.Tensor, ...]:

@@ -1,11 +1,11 @@
-"""Activations as every signature takes them: whole or in batches, checked, in float64."""
+"""Activations as every signature takes them: whole or in batches, and checked."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 Array: TypeAlias = Tensor | np.ndarray
@@ -36,12 +36,36 @@ def tiles(
         >>> [tile.shape for tile in tiles(np.ones((1500, 3), dtype=np.float32))]
         [torch.Size([1024, 3]), torch.Size([476, 3])]
     """
+    for first, piece in pieces(activations, features=features):
+        tile = as_float64(piece)
+        if not tile.sum().isfinite():  # or a sum of what is finite may have overflowed
+            check_finite(tile, first)
+        yield tile
+
+
+def pieces(
+    activations: Activations, *, features: int | None = None, images: int = TILE
+) -> Iterator[tuple[int, Array]]:
+    """Read activations once, a few images at a time, as they came.
+
+    Args:
+        activations: As `tiles` takes them.
+        features: How many features there must be. None takes any number.
+        images: How many images at most a piece has.
+
+    Yields:
+        The number of its first image and the piece, whose values may be anything.
+
+    Raises:
+        ValueError: If a batch is not 2-D or has another number of features, or if there is
+            no image.
+    """
     batches: Iterable[Any] = [activations]
     if not isinstance(activations, (Tensor, np.ndarray, str)) and hasattr(
         activations, "__iter__"
     ):
         batches = activations
-    images = 0
+    first = 0
     for batch in batches:
         wide = width(batch)
         if features not in {None, wide}:
@@ -49,17 +73,28 @@ def tiles(
                 f"Activations have {wide} features where {features} are needed."
             )
         features = wide
-        for start in range(0, len(batch), TILE):
-            tile = as_float64(batch[start : start + TILE])
-            if not tile.isfinite().all():
-                image = images + int(tile.isfinite().all(dim=1).int().argmin())
-                raise ValueError(
-                    f"Image {image} has NaN or infinite activations: encode it again."
-                )
-            yield tile
-            images += len(tile)
-    if not images:
+        for start in range(0, len(batch), images):
+            piece = batch[start : start + images]
+            yield first, piece
+            first += len(piece)
+    if not first:
         raise ValueError("Activations of at least one image are needed, got none.")
+
+
+def check_finite(rows: Tensor, first: int) -> None:
+    """Nothing, if all activations are numbers.
+
+    Args:
+        rows: Shape (image, feature).
+        first: The number of the first image.
+
+    Raises:
+        ValueError: If a value is NaN or infinite.
+    """
+    wrong = ~rows.isfinite().all(dim=1)
+    if wrong.any():
+        image = first + int(wrong.int().argmax())
+        raise ValueError(f"Image {image} has NaN or infinite activations: encode it again.")
 
 
 def reread(activations: Activations) -> Activations:
@@ -137,6 +172,28 @@ def as_float64(values: object) -> Tensor:
         return torch.from_numpy(np.array(values, dtype=np.float64))
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"An array of numbers is needed: {error}") from error
+
+
+def as_rows(piece: Array) -> Float[np.ndarray, "image feature"]:
+    """A piece of activations as a compiled kernel reads it, copied only where it must be.
+
+    Args:
+        piece: Of shape (image, feature).
+
+    Returns:
+        The same numbers: float32 or float64 as they came, narrower floats in float32, and
+        all else in float64.
+    """
+    if isinstance(piece, Tensor):
+        if piece.dtype in {torch.float16, torch.bfloat16}:
+            piece = piece.float()
+        elif piece.dtype != torch.float32:
+            piece = as_float64(piece)
+        return piece.detach().to_dense().resolve_neg().cpu().contiguous().numpy()
+    known = piece.dtype.char in "efd" and piece.dtype.isnative
+    if isinstance(piece, np.ma.MaskedArray) or not known:
+        return as_float64(piece).numpy()
+    return np.ascontiguousarray(piece, np.float32 if piece.dtype.char == "e" else None)
 
 
 def whole_numbers(values: object, name: str) -> np.ndarray:

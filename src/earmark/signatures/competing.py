@@ -54,9 +54,11 @@ def competition(
     offset = _bias(bias, classes=len(weight))
     meant = _meant(counts_as, classes=len(weight))
     able = (meant >= 0).nonzero()[:, 0]
-    rows = torch.cat([weight, offset[:, None]], dim=1)[able]
-    first = np.sort(np.unique(rows.numpy(), axis=0, return_index=True)[1])
-    classes = able[torch.from_numpy(first)]
+    rows = torch.cat([weight, offset[:, None]], dim=1)[able].numpy()
+    first: dict[bytes, int] = {}
+    for place, row in enumerate(rows + 0.0):  # so that -0.0 is 0.0
+        first.setdefault(row.tobytes(), place)
+    classes = able[[*first.values()]]
     return Competition(classes, meant[classes], offset[classes], 1 + int(meant.max()))
 
 

@@ -5,7 +5,6 @@ References:
     concepts, 2023, Eqs. 3 and 4. https://arxiv.org/abs/2310.13040
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,8 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from .batches import Activations, Array, matrix, reread, tiles
+from .batches import Activations, Array, matrix, reread
+from .seeing import mean_activation, seen_along
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,46 +124,23 @@ def privileged_directions(
         weight = remove_class_constant(weight)
     left, singular_values, right = decompose(weight)
 
-    encoder, total, images = torch.zeros(len(right)).double(), 0, 0
-    for rows, cosines in seen_along(right, activations, centred=gauge_fixed):
-        total = total + rows.sum(dim=0)
-        encoder += cosines.sum(dim=0)
-        images += len(rows)
+    offset = None
+    if gauge_fixed:
+        offset = mean_activation(reread(activations), right.shape[1])
+    encoder, total, images = np.zeros(len(right)), np.zeros(right.shape[1]), 0
+    for seen in seen_along(right, activations, offset):
+        encoder += seen.cosine_total
+        total += seen.total
+        images += len(seen.cosines)
 
-    sign = torch.where(right @ total < 0, -1.0, 1.0).double()
+    sign = torch.where(right @ torch.from_numpy(total) < 0, -1.0, 1.0).double()
     return Directions(
-        singular_values, right * sign[:, None], left * sign, encoder / images, gauge_fixed
+        singular_values,
+        right * sign[:, None],
+        left * sign,
+        torch.from_numpy(encoder / images),
+        gauge_fixed,
     )
-
-
-def seen_along(
-    right: Float64[Tensor, "direction feature"],
-    activations: Activations,
-    *,
-    centred: bool = False,
-) -> Iterator[tuple[Float64[Tensor, "image feature"], Float64[Tensor, "image direction"]]]:
-    """How far each image's activations point along each direction: the terms of Eq. 4.
-
-    Args:
-        right: The directions.
-        activations: Shape (image, feature), or an iterable of such batches, read once
-            (twice when centred).
-        centred: Whether the mean over images is taken off first.
-
-    Yields:
-        A tile of activations as they came, on the CPU, and its ``|cos(v_i, h)|``.
-
-    Raises:
-        ValueError: If shapes do not fit, a value is not finite, there is no image, or an
-            image's activations are all 0.
-    """
-    features = right.shape[1]
-    offset = mean_activation(reread(activations), features) if centred else None
-    first = 0
-    for tile in tiles(activations, features=features):
-        rows = tile.cpu()
-        yield rows, _cosines(rows if offset is None else rows - offset, right, first)
-        first += len(rows)
 
 
 def remove_class_constant(weight: Array) -> Float64[Tensor, "class feature"]:
@@ -264,42 +241,7 @@ def parts_of(directions: Directions, weight: Tensor) -> tuple[Tensor, Tensor, Te
             "The directions are of a weight of another shape: decompose this one."
         )
     expected = remove_class_constant(weight) if directions.gauge_fixed else weight
-    if not torch.allclose(left * sigma @ right, expected, atol=1e-9 * float(sigma[0])):
+    again = torch.from_numpy((left * sigma).numpy() @ right.numpy())  # faster than torch's
+    if not torch.allclose(again, expected, atol=1e-9 * float(sigma[0])):
         raise ValueError("The directions are those of another weight: decompose this one.")
     return left, sigma, right
-
-
-def mean_activation(activations: Activations, features: int) -> Float64[Tensor, "feature"]:
-    """The mean over images; of images that are all alike, to the bit their activations.
-
-    Args:
-        activations: Shape (image, feature), or an iterable of such batches, read once.
-        features: How many features there must be.
-
-    Returns:
-        Of shape (feature,), float64, on the CPU.
-
-    Raises:
-        ValueError: If there is no image, a value is not finite, or features differ.
-    """
-    first, images, total = None, 0, torch.zeros(features, dtype=torch.float64)
-    for tile in tiles(activations, features=features):
-        rows = tile.cpu()
-        first = rows[0] if first is None else first
-        images, total = images + len(rows), total + (rows - first).sum(dim=0)
-    return total / images if first is None else first + total / images
-
-
-def _cosines(
-    rows: Float64[Tensor, "image feature"],
-    right: Float64[Tensor, "direction feature"],
-    first: int,
-) -> Float64[Tensor, "image direction"]:
-    scale = rows.abs().amax(dim=1, keepdim=True)
-    if not scale.all():
-        image = first + int(scale.squeeze(1).eq(0).int().argmax())
-        raise ValueError(
-            f"Image {image} has activations of length 0 (no cosine): leave it out."
-        )
-    rows = rows / scale  # so that no length over- or underflows
-    return (rows @ right.T).abs().div(rows.norm(dim=1, keepdim=True))

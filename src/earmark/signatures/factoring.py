@@ -19,11 +19,11 @@ from .batches import Activations, Array, matrix
 from .directions import (
     Directions,
     decompose,
-    mean_activation,
     parts_of,
     privileged_directions,
     remove_class_constant,
 )
+from .seeing import mean_activation
 
 GAUGE_FIXED = "singular, gauge-fixed"
 ORDERS = (
@@ -89,7 +89,8 @@ def factor_head(
             importance that is known.
         order: One of `ORDERS`.
         directions: The decomposition of ``weight``, where it is known. Gauge-fixed ones are
-            of ``weight`` less its mean over classes, and so is what is kept of them.
+            of ``weight`` less its mean over classes, and so is what is kept of them; in
+            that order nothing is decomposed again.
         seed: Of the rotation.
 
     Returns:
@@ -123,16 +124,21 @@ def factor_head(
         mean = torch.zeros(weight.shape[1], dtype=torch.float64)
         return FactoredHead(order, weight, pull, read, mean, weight @ mean, rank)
     if order == GAUGE_FIXED:
-        return _gauge_fixed(weight, activations, rank)
+        found = directions is not None and directions.gauge_fixed
+        fixed = (left, sigma, right) if found else None
+        return _gauge_fixed(weight, activations, rank, fixed)
     pull, read, mean = _controls(weight, activations, order, rank, seed)
     return FactoredHead(order, weight, pull, read, mean, weight @ mean, rank)
 
 
 def _gauge_fixed(
-    weight: Float64[Tensor, "class feature"], activations: Activations, rank: int
+    weight: Float64[Tensor, "class feature"],
+    activations: Activations,
+    rank: int,
+    fixed: tuple[Tensor, Tensor, Tensor] | None,
 ) -> FactoredHead:
     deciding = remove_class_constant(weight)
-    left, sigma, right = decompose(deciding)
+    left, sigma, right = decompose(deciding) if fixed is None else fixed
     kept = int(sigma.count_nonzero())
     mean = mean_activation(activations, weight.shape[1])
     return FactoredHead(

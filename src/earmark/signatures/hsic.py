@@ -11,13 +11,22 @@ References:
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from .gram import add_moments, gram_matrices
+
 LEAST = 4
 """Images that an unbiased HSIC needs: of fewer it is 0 / 0."""
+
+WIDE = 2**13
+"""Features from which on products may be of float32: of fewer they take no time."""
+
+GROUPS = 128
+"""Groups of batches whose HSICs are kept apart, at most: an interval needs no more."""
 
 
 class Moments:
@@ -44,15 +53,19 @@ class Moments:
             rows: Shape (image, feature), any float dtype.
         """
         if not self._images:
-            self._first = rows[0].to(torch.float64, copy=True)
-            self._sum, self._squares = (torch.zeros_like(self._first) for _ in range(2))
+            first = rows[0].to(torch.float64, copy=True)
+            self._sums = (first, torch.zeros_like(first), torch.zeros_like(first))
         self._images += len(rows)
-        for part in _parts(rows):
+        for part, some in _pieces(rows):
+            first, total, squares = (one[part] for one in self._sums)
+            if some.dtype == torch.float32:
+                add_moments(some, first, total, squares)
+                continue
             # No image is further than sqrt(n) standard deviations from the mean, so that
             # squares about it lose a factor of n of their precision at most.
-            some = rows[:, part].double() - self._first[part]
-            self._sum[part] += some.sum(dim=0)
-            self._squares[part] += some.square_().sum(dim=0)
+            left = some - first
+            total += left.sum(dim=0)
+            squares += left.square_().sum(dim=0)
 
     def answer(self) -> "Standard":
         """What standardises each feature.
@@ -65,9 +78,10 @@ class Moments:
         """
         if not self._images:
             raise ValueError("Features have no mean without an image: add some.")
-        mean = self._sum / self._images
-        std = (self._squares / self._images - mean.square()).clamp(min=0).sqrt()
-        return Standard(self._first, mean, torch.where(std > 0, 1 / std, 0.0))
+        first, total, squares = self._sums
+        mean = total / self._images
+        std = (squares / self._images - mean.square()).clamp(min=0).sqrt()
+        return Standard(first, mean, torch.where(std > 0, 1 / std, 0.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +114,11 @@ def centred_gram(
 ) -> Float64[Tensor, "variant image image"]:
     """A batch's Gram matrices, so centred that their products are unbiased HSICs.
 
-    Products are of float64: float32 keeps seven digits, and fewer of what differs where
-    means are large. Features are worked on some at a time, so that memory is bounded by
-    the batch's own.
+    On the CPU products of wide layers are of float32, their sums of float64, and CKA is
+    within 1e-6 of float64's. Of float64 activations they are of float64; and so they are
+    where float32 would lose the digits in which images differ: where these differ much
+    less than they do from their mean. Features are worked on some at a time, so that memory
+    is bounded by the batch's own.
 
     Args:
         rows: Shape (image, feature), at least 4 images, any float dtype and any strides.
@@ -121,16 +137,52 @@ def centred_gram(
             f"CKA needs batches of at least {LEAST} images, got {len(rows)}: "
             "take larger ones."
         )
+    centred, sure = _u_centred(_grams(_pieces(rows), standard, rows))
+    if sure or not _in_float32(rows):
+        return centred
+    return _u_centred(_grams(_exact(rows), standard, rows))[0]
+
+
+Pieces: TypeAlias = Iterator[tuple[slice, Tensor]]
+
+
+def _grams(
+    pieces: Pieces, standard: Standard | None, rows: Tensor
+) -> Float64[Tensor, "variant image image"]:
     shape = (1 if standard is None else 2, len(rows), len(rows))
     grams = torch.zeros(shape, dtype=torch.float64, device=rows.device)
-    for part in _parts(rows):
-        some = rows[:, part].double()
-        if standard is not None:
-            even = standard.part(part)(some)
+    for part, some in pieces:
+        own = None if standard is None else standard.part(part)
+        if some.dtype == torch.float32:
+            grams += gram_matrices(some, (own.first, own.mean, own.inverse) if own else ())
+            continue
+        if own:
+            even = own(some)
             grams[1].addmm_(even, even.T)
-        some = some - some[0]  # large means would leave few digits for what differs
-        grams[0].addmm_(some, some.T)
-    return _u_centred(grams)
+        left = some - some[0]  # large means would leave few digits for what differs
+        grams[0].addmm_(left, left.T)
+    return grams
+
+
+def _in_float32(rows: Tensor) -> bool:
+    kinds = {torch.float32, torch.float16, torch.bfloat16}
+    return rows.device.type == "cpu" and rows.dtype in kinds and rows.shape[1] >= WIDE
+
+
+def _pieces(rows: Tensor) -> Pieces:
+    """Features in the precision to compute in: float32, in one piece, where compiled."""
+    if not _in_float32(rows):
+        yield from _exact(rows)
+    elif rows.dtype == torch.float32 and rows.is_contiguous():
+        yield slice(None), rows
+    else:
+        for part in _parts(rows):
+            yield part, rows[:, part].float().contiguous()
+
+
+def _exact(rows: Tensor) -> Pieces:
+    for part in _parts(rows):
+        yield part, rows[:, part].double()
 
 
 def _parts(rows: Tensor) -> Iterator[slice]:
@@ -141,26 +193,32 @@ def _parts(rows: Tensor) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _u_centred(grams: Float64[Tensor, "*l n n"]) -> Float64[Tensor, "*l n n"]:
+def _u_centred(grams: Float64[Tensor, "l n n"]) -> tuple[Tensor, bool]:
+    """Centred matrices; and whether float32 products would have kept their digits."""
     images = grams.shape[-1]
     hollow = grams - torch.diag_embed(grams.diagonal(dim1=-2, dim2=-1))
     rows = hollow.sum(dim=-1, keepdim=True) / (images - 2)
     total = rows.sum(dim=-2, keepdim=True) / (images - 1)
     centred = hollow - rows - rows.mT + total
     centred.diagonal(dim1=-2, dim2=-1).zero_()
-    # What is left after the terms cancel is rounding, not similarity.
     whole, left = (
         torch.linalg.matrix_norm(one)[..., None, None] for one in (hollow, centred)
     )
-    return torch.where(left <= 1e-12 * whole, 0.0, centred)
+    # An entry of float32 products is off by some 2e-7 of itself, each in its own way unless
+    # features repeat: all n by n of them by 1 / n of that, in units of the whole. What is
+    # under 1e-20 may have been rounded to 0.
+    sure = (images * left > 2 * whole) & (whole > 1e-20)
+    # What is left after the terms cancel is rounding, not similarity.
+    return torch.where(left <= 1e-12 * whole, 0.0, centred), bool(sure.all())
 
 
 class MinibatchHSIC:
     """Unbiased HSICs of every layer of one model with every layer of another, in batches.
 
-    Of each batch a number for each pair of layers is kept. They are averaged before any
-    ratio is taken: a ratio of each batch would be biased. Batches should be drawn at
-    random: those of one class each would tell how alike two layers are within classes.
+    They are averaged before any ratio is taken: a ratio of each batch would be biased. For
+    an interval each batch is kept apart; beyond `GROUPS`, neighbours are added up in pairs,
+    so that memory does not grow with images. Batches should be drawn at random: those of
+    one class each would tell how alike two layers are within classes.
 
     Example:
         >>> x = torch.tensor([[1.0, 0], [2, 1], [3, 5], [4, 2], [6, 1]])
@@ -172,7 +230,8 @@ class MinibatchHSIC:
     """
 
     def __init__(self) -> None:
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._batches, self._each = 0, 1
+        self._groups: list[tuple[Tensor, ...]] = []
 
     def update(self, x: Float64[Tensor, "l n n"], y: Float64[Tensor, "m n n"]) -> None:
         """Take in a batch.
@@ -185,23 +244,40 @@ class MinibatchHSIC:
             side.flatten(1) / (side.shape[1] * (side.shape[1] - 3)) ** 0.5
             for side in (x, y)
         ]
-        xx, yy = (side.square().sum(dim=1) for side in flat)
-        self._parts.append((flat[0] @ flat[1].T, xx, yy))
+        new = (flat[0] @ flat[1].T, *(side.square().sum(dim=1) for side in flat))
+        if self._batches % self._each:
+            self._groups[-1] = _added(self._groups[-1], new)
+        else:
+            self._make_room()
+            self._groups.append(new)
+        self._batches += 1
+
+    def _make_room(self) -> None:
+        if len(self._groups) == GROUPS:
+            self._groups = [*map(_added, self._groups[::2], self._groups[1::2])]
+            self._each *= 2
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The HSICs of each batch so far, which are to be averaged.
+        """The HSICs of each group of batches so far, whose mean is that of all batches.
 
         Returns:
-            HSIC(x, y) of shape (batch, layer, other layer), HSIC(x, x) of shape (batch,
-            layer) and HSIC(y, y) of shape (batch, other layer).
+            HSIC(x, y) of shape (group, layer, other layer), HSIC(x, x) of shape (group,
+            layer) and HSIC(y, y) of shape (group, other layer). Groups are of one batch
+            each, unless there are more than `GROUPS`; then the last may have fewer batches
+            than the others, and weighs less.
 
         Raises:
             ValueError: If there was no batch.
         """
-        if not self._parts:
+        if not self._batches:
             raise ValueError("HSIC needs a batch of images, got none.")
-        xy, xx, yy = (torch.stack(part) for part in zip(*self._parts, strict=True))
+        share = len(self._groups) / self._batches
+        xy, xx, yy = (share * torch.stack(part) for part in zip(*self._groups, strict=True))
         return xy, xx, yy
+
+
+def _added(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 def minibatches(images: int, size: int) -> list[range]:
@@ -259,30 +335,21 @@ def alignment(
                 f"Activations {name} do not tell the images apart (HSIC 0): "
                 "a dead layer, leave it out."
             )
-    return float(xy / (xx.sqrt() * yy.sqrt()))
+    return float(ratio(xy, xx, yy))
 
 
-def unbiased_hsic(
-    images: int, product: Tensor, lengths_x: Tensor, lengths_y: Tensor, both: Tensor
-) -> Tensor:
-    """HSIC without bias (Eq. 5 of Song et al.) of features of mean 0, from their sums.
+def ratio(
+    xy: Float64[Tensor, "*pair"], xx: Float64[Tensor, "*pair"], yy: Float64[Tensor, "*pair"]
+) -> Float64[Tensor, "*pair"]:
+    """CKA of many pairs at once.
 
     Args:
-        images: How many there are, at least 4.
-        product: The sum of the squares of ``XᵀY``.
-        lengths_x: The sum of the images' squared lengths in x.
-        lengths_y: The same in y.
-        both: The sum over images of the two squared lengths' product.
+        xy: HSIC(x, y) of each.
+        xx: HSIC(x, x).
+        yy: HSIC(y, y).
 
     Returns:
-        A number.
+        The ratios; NaN where `alignment` raises an error.
     """
-    # Features of mean 0 make each row of a whole Gram matrix sum to 0,
-    # so without the diagonal the rows sum to minus the squared lengths.
-    trace = product - both
-    totals = lengths_x * lengths_y / ((images - 1) * (images - 2))
-    rows = 2 * both / (images - 2)
-    value = trace + totals - rows
-    # What is left after the terms cancel is rounding, not similarity.
-    value = torch.where(value.abs() <= 1e-13 * (product + both + totals + rows), 0.0, value)
-    return value / (images * (images - 3))
+    told = (xx > 0) & (yy > 0) & xx.isfinite() & yy.isfinite()
+    return torch.where(told, xy / (xx.sqrt() * yy.sqrt()), torch.nan)

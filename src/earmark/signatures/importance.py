@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from .batches import Activations
-from .directions import Directions, seen_along
+from .batches import Activations, reread
+from .directions import Directions
 from .resampling import DrawnMeans, middle_95
+from .seeing import mean_activation, seen_along
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +70,11 @@ def importance_intervals(
         tensor([[0.3000, 0.1000],
                 [0.4500, 0.1500]], dtype=torch.float64)
     """
-    means = DrawnMeans(seed=seed)
-    for _, cosines in seen_along(
-        directions.right, activations, centred=directions.gauge_fixed
-    ):
-        means.add(cosines)
+    means, offset = DrawnMeans(seed=seed), None
+    if directions.gauge_fixed:
+        offset = mean_activation(reread(activations), directions.right.shape[1])
+    for seen in seen_along(directions.right, activations, offset):
+        means.add(torch.from_numpy(seen.cosines))
     encoder = means.drawn()
     importance = encoder * directions.head_importance
     ends = middle_95(encoder)

@@ -12,11 +12,15 @@ References:
     of the American Statistical Association 1927.
 """
 
-from math import atanh, tanh
+from math import atanh, isnan, tanh
+from typing import Any
 
+import torch
 from jaxtyping import Float64
 from scipy.special import stdtrit
 from torch import Tensor
+
+from .hsic import ratio
 
 LEAST_PARTS = 5
 """Images, or batches, that must be there for one to be left out."""
@@ -47,8 +51,11 @@ def image_interval(shares: Float64[Tensor, "hsic image"]) -> tuple[float, float]
     images = shares.shape[1]
     pairs = images * (images - 1) / 2
     # As the rows of a U-centred matrix sum to 0, HSIC without an image is known.
-    estimate, spread = _jackknife(shares, "images", 2 * (images - 2) / max(images - 3, 1))
-    if spread is None:
+    weight = 2 * (images - 2) / max(images - 3, 1)
+    estimate, spread = map(float, _jackknife(shares, "images", weight))
+    if isnan(spread):
+        raise ValueError(_untold(images, "images"))
+    if _is_certain(estimate):
         return estimate, estimate
     z, reach = atanh(estimate), float(stdtrit(images - 1, 0.975)) ** 2
     # Near 0 the images' variance over CKA is the ratio of two numbers that are both noise.
@@ -83,35 +90,57 @@ def batch_interval(shares: Float64[Tensor, "hsic batch"]) -> tuple[float, float]
         >>> [round(end, 2) for end in ends]
         [0.39, 0.6]
     """
+    low, high = map(float, batch_intervals(shares))
+    if isnan(low):
+        raise ValueError(_untold(shares.shape[1], "minibatches"))
+    return low, high
+
+
+def batch_intervals(
+    shares: Float64[Tensor, "hsic batch *pair"],
+) -> Float64[Tensor, "2 *pair"]:
+    """The intervals of many pairs at once.
+
+    Args:
+        shares: As for `batch_interval`, of each pair.
+
+    Returns:
+        The lower ends and the upper ends; NaN where `batch_interval` finds a side that does
+        not tell the images apart.
+
+    Raises:
+        ValueError: If there are fewer than five batches.
+    """
     estimate, spread = _jackknife(shares, "minibatches", 1.0)
-    if spread is None:
-        return estimate, estimate
-    reach = float(stdtrit(shares.shape[1] - 1, 0.975))
-    z, wide = atanh(estimate), reach * spread**0.5
-    return tanh(z - wide), tanh(z + wide)
+    z, wide = estimate.atanh(), float(stdtrit(shares.shape[1] - 1, 0.975)) * spread.sqrt()
+    ends = torch.stack([(z - wide).tanh(), (z + wide).tanh()])
+    return torch.where(_is_certain(estimate) & ~spread.isnan(), estimate, ends)
 
 
 def _jackknife(
-    shares: Float64[Tensor, "hsic part"], what: str, weight: float
-) -> tuple[float, float | None]:
-    """CKA, and the variance of its atanh; none where rounding would be taken for it."""
+    shares: Float64[Tensor, "hsic part *pair"], what: str, weight: float
+) -> tuple[Tensor, Tensor]:
+    """CKA, and the variance of its atanh; NaN where a side tells nothing without a part."""
     parts, total = shares.shape[1], shares.sum(dim=1, keepdim=True)
     if parts < LEAST_PARTS:
         raise ValueError(
             f"An interval needs at least {LEAST_PARTS} {what}, got {parts}: take more."
         )
     left = total - weight * shares
-    if not (left[1:] > 1e-12 * total[1:]).all():
-        raise ValueError(
-            f"An interval needs activations that differ in two of the {parts} {what} or "
-            "more: add some."
-        )
-    estimate, without = float(_ratio(total)), _ratio(left)
-    if 1 - abs(estimate) < 1e-9:
-        return estimate, None
-    spread = float((without - without.mean()).square().sum()) * (parts - 1) / parts
-    return estimate, spread / (1 - estimate**2) ** 2
+    told = (left[1:] > 1e-12 * total[1:]).flatten(0, 1).all(dim=0)
+    estimate, without = ratio(*total)[0], ratio(*left)
+    spread = (without - without.mean(dim=0)).square().sum(dim=0) * (parts - 1) / parts
+    scale = ((1 - estimate**2) ** 2).clamp(min=torch.finfo(torch.float64).tiny)
+    return estimate, torch.where(told, spread / scale, torch.nan)
 
 
-def _ratio(hsics: Float64[Tensor, "3 *part"]) -> Float64[Tensor, "*part"]:
-    return hsics[0] / (hsics[1] * hsics[2]).sqrt()
+def _is_certain(estimate: Any) -> Any:
+    """Where rounding would be taken for a spread."""
+    return 1 - abs(estimate) < 1e-9
+
+
+def _untold(parts: int, what: str) -> str:
+    return (
+        f"An interval needs activations that differ in two of the {parts} {what} or more: "
+        "add some."
+    )

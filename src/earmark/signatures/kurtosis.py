@@ -7,12 +7,26 @@ References:
 """
 
 from collections.abc import Iterator
+from typing import no_type_check
 
+import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
+from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .batches import Activations, tiles
+from .batches import (
+    TILE,
+    Activations,
+    Array,
+    as_float64,
+    as_rows,
+    check_finite,
+    pieces,
+    tiles,
+)
+from .threads import Threads
 
 
 def activation_kurtosis(activations: Activations) -> Float64[Tensor, ""]:
@@ -55,7 +69,17 @@ def image_kurtosis(activations: Activations) -> Float64[Tensor, "image"]:
         >>> image_kurtosis(torch.tensor([[0.0, 0.0, 1.0], [1.0, 2.0, 3.0]]))
         tensor([1.5000, 1.5000], dtype=torch.float64)
     """
-    return torch.cat([powers.mean(dim=1).cpu() for powers in fourth_powers(activations)])
+    found: list[Tensor] = []
+    with Threads() as threads:
+        for first, piece in pieces(activations, images=1024 * TILE):
+            values = np.full(len(piece), np.nan)
+            if not isinstance(piece, Tensor) or piece.device.type == "cpu":
+                threads.over(_fill, [piece, values])
+            for some in torch.from_numpy(values).isnan().nonzero()[:, 0].split(TILE):
+                rows = as_float64(piece[some])
+                values[some] = _checked_powers(rows, first + some).mean(dim=1).cpu()
+            found.append(torch.from_numpy(values))
+    return torch.cat(found)
 
 
 def fourth_powers(activations: Activations) -> Iterator[Float64[Tensor, "image feature"]]:
@@ -72,14 +96,23 @@ def fourth_powers(activations: Activations) -> Iterator[Float64[Tensor, "image f
     """
     first = 0
     for tile in tiles(activations):
-        powers = _fourth_powers(tile)
-        if powers.isnan().any():
-            image = first + int(powers.isnan().any(dim=1).int().argmax())
-            raise ValueError(
-                f"Image {image} has constant activations (no kurtosis): leave it out."
-            )
-        yield powers
+        yield _checked_powers(tile, torch.arange(first, first + len(tile)))
         first += len(tile)
+
+
+def _checked_powers(
+    rows: Float64[Tensor, "row column"], images: Int64[Tensor, "row"]
+) -> Float64[Tensor, "row column"]:
+    powers = _fourth_powers(rows)
+    wrong = powers.isnan().any(dim=1)
+    if wrong.any():
+        row = int(wrong.int().argmax())
+        check_finite(rows[row : row + 1], int(images[row]))
+        raise ValueError(
+            f"Image {int(images[row])} has constant activations (no kurtosis): "
+            "leave it out."
+        )
+    return powers
 
 
 def _fourth_powers(
@@ -91,3 +124,51 @@ def _fourth_powers(
     rows = rows / rows.abs().amax(dim=1, keepdim=True)
     squares = (rows - rows.mean(dim=1, keepdim=True)).square()
     return (squares / squares.mean(dim=1, keepdim=True)).square()
+
+
+def _fill(piece: Array, values: NDArray[np.float64]) -> None:
+    for start in range(0, len(piece), 2 * TILE):  # narrow floats are converted
+        some = slice(start, start + 2 * TILE)
+        _kurtoses(as_rows(piece[some]), values[some])
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _kurtoses(rows, out):  # noqa: ANN001, ANN202
+    # NaN where fourth powers may leave float64's range, a row is constant or not finite.
+    spread, features = np.empty(rows.shape[1]), rows.shape[1]
+    for row in range(len(rows)):
+        _less_first(rows[row], spread)
+        squares, fourths = _moments(spread, _sum(spread) / features)
+        usable = 1e-140 < squares < 1e140
+        out[row] = features * fourths / squares**2 if usable else np.nan
+
+
+@njit(nogil=True, cache=True)
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _less_first(row, out):  # noqa: ANN001, ANN202
+    # Apart from the sum, which may be reordered: this difference must be taken as it is.
+    first = np.float64(row[0])
+    for feature in range(len(row)):
+        out[feature] = np.float64(row[feature]) - first
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _sum(values):  # noqa: ANN001, ANN202
+    total = 0.0
+    for place in range(len(values)):
+        total += values[place]
+    return total
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@no_type_check  # compiled: the tests' type checks cannot look inside
+def _moments(values, mean):  # noqa: ANN001, ANN202
+    squares, fourths = 0.0, 0.0
+    for place in range(len(values)):
+        away = values[place] - mean
+        square = away * away
+        squares += square
+        fourths += square * square
+    return squares, fourths

@@ -1,11 +1,6 @@
 """Balanced sets along directions: projected, sorted once for each direction, and walked."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
-from os import cpu_count
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +12,7 @@ from .batches import TILE, Activations, tiles
 from .concept_sets import Drawn
 from .permuting import KEPT, Few, Ordered, member_orders
 from .ranking import Membership, average_precisions
+from .threads import Threads
 
 HELD = 2**27
 """Bytes of projections that are held at a time, whatever the number of images."""
@@ -65,7 +61,7 @@ def rank(
     """
     if orientation not in {"mean", "given", "both"}:
         raise ValueError(f"Orientation is 'mean', 'given' or 'both', not {orientation!r}.")
-    step = max(HELD // (8 * images), cpu_count() or 1)
+    step = max(HELD // (8 * images), torch.get_num_threads())
     found = [
         precisions(_project(activations, some, images), drawn, orientation)
         for some in directions.split(step)
@@ -116,8 +112,10 @@ def along(
     *,
     both: bool = False,
 ) -> NDArray[np.float64]:
-    """What `average_precisions` finds, by all cores."""
-    return np.concatenate(_by_cores(average_precisions, scores, turned, sets, both), axis=2)
+    """What `average_precisions` finds, by all threads."""
+    with Threads() as threads:
+        found = threads.over(average_precisions, [scores, turned], sets, both)
+    return np.concatenate(found, axis=2)
 
 
 def ordered(drawn: Drawn, orders: NDArray[np.int16] | None) -> tuple[Ordered | None, ...]:
@@ -146,21 +144,8 @@ def _orders(
 ) -> NDArray[np.int16] | None:
     if few is None:
         return None
-    return np.concatenate(_by_cores(member_orders, scores, turned, few))
-
-
-def _by_cores(
-    kernel: Callable[..., NDArray[Any]],
-    scores: NDArray[np.floating],
-    turned: NDArray[np.bool_],
-    *rest: object,
-) -> list[NDArray[Any]]:
-    """A compiled walk of several directions at a time, since each takes room for itself."""
-    cores = cpu_count() or 1
-    parts = min(4 * cores, len(scores))
-    split = np.array_split(scores, parts), np.array_split(turned, parts)
-    with ThreadPoolExecutor(cores) as pool:
-        return list(pool.map(kernel, *split, *map(repeat, rest)))
+    with Threads() as threads:
+        return np.concatenate(threads.over(member_orders, [scores, turned], few))
 
 
 def _project(

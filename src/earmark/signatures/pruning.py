@@ -5,7 +5,7 @@ References:
     concepts, 2023, Section 3 and Fig. 3. https://arxiv.org/abs/2310.13040
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from .batches import Activations, Array, as_float64, matrix, reread, tiles, whole_numbers
-from .competing import Competition, competition
+from .batches import Activations, Array, as_float64, matrix, reread, whole_numbers
+from .competing import competition
+from .deciding import rightly_classified
 from .directions import Directions
 from .factoring import ORDERS, FactoredHead, factor_head
 
@@ -92,22 +93,11 @@ def pruning_curve(  # noqa: PLR0913 (a decomposition that is at hand need not be
     head = _factored(weight, activations, order, directions)
 
     kept = [head.rank - round(fraction * head.rank) for fraction in wanted.tolist()]
-    correct, images = dict.fromkeys(sorted(kept), 0), 0
-    for tile in tiles(activations, features=weight.shape[1]):
-        truth = labels[images : images + len(tile)]
-        images += len(tile)
-        if images <= len(labels):
-            for count, logits in _logits(tile.cpu(), head, able, correct):
-                predicted = able.meant[logits.argmax(dim=1)]
-                correct[count] += int((predicted == truth).sum())
-    if images != len(labels):
-        raise ValueError(
-            f"There are {len(labels)} labels for {images} images: give one each."
-        )
+    right = rightly_classified(head, able, activations, labels, kept)
     accuracy = torch.tensor(
-        [correct[count] / images for count in kept], dtype=torch.float64
+        [right[count] / len(labels) for count in kept], dtype=torch.float64
     )
-    return PruningCurve(wanted, accuracy, images)
+    return PruningCurve(wanted, accuracy, len(labels))
 
 
 def _factored(
@@ -128,25 +118,6 @@ def _factored(
     if not torch.equal(directions.weight, weight):
         raise ValueError("The directions are those of another weight: factor this one.")
     return directions
-
-
-def _logits(
-    tile: Float64[Tensor, "image feature"],
-    head: FactoredHead,
-    able: Competition,
-    counts: Iterable[int],
-) -> Iterator[tuple[int, Float64[Tensor, "image competing"]]]:
-    """The logits with the first so many directions kept, for each of the rising counts."""
-    coordinates, pull = (tile - head.mean) @ head.read.T, head.pull[able.classes].T
-    logits = (head.constant[able.classes] + able.bias).repeat(len(tile), 1)
-    done = 0
-    for count in counts:
-        logits.addmm_(coordinates[:, done:count], pull[done:count])
-        done = count
-        if count < len(pull):
-            yield count, logits
-        else:  # the head itself: not even rounding may differ
-            yield count, tile @ head.weight[able.classes].T + able.bias
 
 
 def _labels(labels: object, *, classes: int) -> Int64[Tensor, "image"]:

@@ -32,13 +32,14 @@ class Layer:
     Attributes:
         name: Its name within the encoder; the encoder itself is `OUTPUT`.
         module: The module.
-        axis: The axis of the images in what it returns.
+        axes: The axes of what it returns: that of the images, and then the others in the
+            order in which they lie in memory, so that rows need no copy.
         features: How many numbers it returns for each image.
     """
 
     name: str
     module: nn.Module = field(repr=False)
-    axis: int
+    axes: tuple[int, ...]
     features: int
 
     def rows(self, output: Float[Tensor, "..."]) -> Float[Tensor, "image feature"]:
@@ -48,13 +49,9 @@ class Layer:
             output: As the module returned it.
 
         Returns:
-            A view where that is possible; the order of features does not depend on how
-            they lie in memory.
+            A view where that is possible; features are in the same order in every batch.
         """
-        output = output.movedim(self.axis, 0)
-        if output.ndim == 4:  # pictures lie channels last
-            output = output.permute(0, 2, 3, 1)
-        return output.reshape(len(output), -1)
+        return output.permute(self.axes).reshape(output.shape[self.axes[0]], -1)
 
 
 @dataclass(frozen=True)
@@ -62,10 +59,11 @@ class _Call:
     """The last of a module's calls.
 
     `same` numbers what was returned: calls in a row that return one tensor, unchanged,
-    share a number.
+    share a number. `strides` tell how it lies in memory.
     """
 
     output: tuple[int, ...] | str
+    strides: tuple[int, ...]
     same: int
     times: int
 
@@ -126,13 +124,13 @@ def _calls(
 
     def note(name: str, output: Any) -> None:
         # A tensor that was changed in place since is another one.
-        version = output._version if isinstance(output, Tensor) else 0
+        version, strides = _standing(output)
         before, its_version, same = last[0]
         if output is not before or version != its_version:
             same += 1
         last.append((output, version, same))
         times = calls.pop(name).times if name in calls else 0
-        calls[name] = _Call(_told(output), same, times + 1)
+        calls[name] = _Call(_told(output), strides, same, times + 1)
 
     with ExitStack() as hooks:
         for name, module in modules.items():
@@ -140,6 +138,13 @@ def _calls(
         for _ in shown([classifier], images, [range(count)], workers=0):
             pass
     return calls
+
+
+def _standing(output: Any) -> tuple[int, tuple[int, ...]]:
+    if not isinstance(output, Tensor):
+        return 0, ()
+    is_dense = output.layout == torch.strided
+    return output._version, output.stride() if is_dense else (0,) * output.ndim
 
 
 def _told(output: Any) -> tuple[int, ...] | str:
@@ -162,7 +167,9 @@ def _layer(name: str, module: nn.Module, two: _Call | None, three: _Call) -> Lay
     grown = [axis for axis, size in enumerate(sizes) if size[0] != size[1]]
     if len(grown) != 1 or sizes[grown[0]] != (2, 3):
         return f"returns shape {three.output} for 3 images: no axis of images"
-    return Layer(name, module, grown[0], prod(three.output) // 3)
+    others = [axis for axis in range(len(sizes)) if axis != grown[0]]
+    others.sort(key=lambda axis: -three.strides[axis])
+    return Layer(name, module, (grown[0], *others), prod(three.output) // 3)
 
 
 def _none(classifier: Classifier, patterns: Sequence[str], skipped: dict[str, str]) -> str:

@@ -6,10 +6,10 @@ from functools import partial
 from torch import Tensor
 
 from ..results import Record
-from ..signatures.directions import mean_activation
 from ..signatures.inference import mean_interval, mean_of_intervals
 from ..signatures.kurtosis import image_kurtosis
 from ..signatures.outliers import OutlierFeatures
+from ..signatures.seeing import mean_activation
 from .accuracies import Batches, averaged
 from .sets import Sets
 

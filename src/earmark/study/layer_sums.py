@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ..data.images import ImageSet
 from ..models.classifier import Classifier
-from ..signatures.hsic import MinibatchHSIC, Moments, Standard, alignment, centred_gram
-from ..signatures.jackknife import batch_interval
-from ..signatures.similarity import cka_interval, unbiased_hsics
+from ..signatures.hsic import MinibatchHSIC, Moments, Standard, centred_gram
+from ..signatures.jackknife import image_interval
+from ..signatures.similarity import image_shares
+from .alignments import Alignment, Batches
 from .hooks import Layer, shown, watching
 from .progress import Tell
 
@@ -27,49 +28,6 @@ ROOM = 2**31
 those of the most features, are compared over minibatches."""
 
 Pair: TypeAlias = tuple[str, str]
-Hsics: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""HSIC(x, y), HSIC(x, x) and HSIC(y, y), each a number, or one for each batch."""
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """CKA of two layers, and how sure it is.
-
-    Attributes:
-        value: None where a layer is dead.
-        interval: 95 %; None where there is none.
-        trouble: Why one of the two is lacking; else empty.
-    """
-
-    value: float | None = None
-    interval: tuple[float, float] | None = None
-    trouble: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        hsics: Callable[[], Hsics],
-        interval: Callable[[], tuple[float, float]],
-        names: tuple[str, str],
-    ) -> "Alignment":
-        """CKA and its interval, so that one dead layer does not lose the others.
-
-        Args:
-            hsics: What CKA is the ratio of.
-            interval: Its interval.
-            names: What an error calls the two layers.
-
-        Returns:
-            Both, or one or none and the reason.
-        """
-        try:
-            value = alignment(*hsics(), names=names)
-        except ValueError as error:
-            return cls(trouble=str(error))
-        try:
-            return cls(value, interval())
-        except ValueError as error:
-            return cls(value, trouble=str(error).rstrip("."))
 
 
 @dataclass(frozen=True)
@@ -341,23 +299,13 @@ class _Gathered:
         x, y = (torch.cat(rows[name]) for rows, name in zip(self._rows, pair, strict=True))
         y, standardized = y.to(x.device), variant == 1
         return Alignment.of(
-            lambda: unbiased_hsics(x, y, standardized=standardized),
-            lambda: cka_interval(x, y, standardized=standardized),
-            names,
+            lambda: image_shares(x, y, standardized=standardized), image_interval, names
         )
 
     @cached_property
-    def _parts(self) -> list[Hsics]:
-        return [one.parts() for one in self._minibatch]
+    def _batches(self) -> list[Batches]:
+        return [Batches(*one.parts()) for one in self._minibatch]
 
     def _of_batches(self, pair: Pair, variant: int, names: tuple[str, str]) -> Alignment:
         i, j = (wide.index(name) for wide, name in zip(self._wide, pair, strict=True))
-        xy, xx, yy = self._parts[variant]
-        shares = torch.stack([xy[:, i, j], xx[:, i], yy[:, j]]).cpu()
-
-        return Alignment.of(lambda: _means(shares), lambda: batch_interval(shares), names)
-
-
-def _means(shares: Tensor) -> Hsics:
-    xy, xx, yy = shares.mean(dim=1)
-    return xy, xx, yy
+        return self._batches[variant].alignment(i, j, names)

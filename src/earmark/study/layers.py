@@ -20,8 +20,9 @@ from ..data.images import ImageSet
 from ..models.classifier import Classifier
 from ..signatures.hsic import LEAST, minibatches
 from ..signatures.inference import mean_of_intervals
+from .alignments import Alignment
 from .hooks import find_layers
-from .layer_sums import Alignment, Passing, Plan
+from .layer_sums import Passing, Plan
 from .progress import Tell, silent
 from .sets import V2, find_sets
 
@@ -138,8 +139,9 @@ def compare_layers(
     Where both layers have at most `NARROW` features their activations are kept, up to 2 GiB
     in all, and HSICs are exactly those of all images at once; the interval leaves each
     image out once. Elsewhere HSICs are means over minibatches, and the interval leaves out
-    one of these at a time; of such layers nothing is kept but the HSICs and, for
-    standardised features, three numbers a feature. Either estimate is without bias.
+    one of these at a time, or one of 64 to 128 groups of them; of such layers nothing is
+    kept but the groups' HSICs and, for standardised features, three numbers a feature.
+    Either estimate is without bias.
 
     Each encoder runs where its weights are, in evaluation mode. Modes, gradients and random
     numbers are left as they were found, and no hook stays.

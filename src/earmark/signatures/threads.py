@@ -1,0 +1,58 @@
+"""Compiled kernels over rows, a part of the rows for each thread."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from types import TracebackType
+from typing import Any
+
+import torch
+
+FEW = 64
+"""Rows that are not worth a second thread."""
+
+
+class Threads:
+    """As many threads as torch uses, while the context lasts.
+
+    Example:
+        >>> with Threads() as threads:
+        ...     sum(threads.over(torch.sum, [torch.ones(100, 2)]))
+        tensor(200.)
+    """
+
+    def __init__(self) -> None:
+        self._count = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(max(1, self._count - 1))  # and the caller's own
+
+    def __enter__(self) -> "Threads":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown()
+
+    def over(
+        self, kernel: Callable[..., Any], rows: Sequence[Any], *shared: Any
+    ) -> list[Any]:
+        """Run a kernel that lets others run on consecutive parts of the rows.
+
+        Args:
+            kernel: Takes a part of each array, then what is shared.
+            rows: Arrays or tensors, of as many rows each.
+            shared: What every call takes as it is.
+
+        Returns:
+            What it returned for each part, in order.
+        """
+        count = len(rows[0])
+        if count < FEW or self._count == 1:
+            return [kernel(*rows, *shared)]
+        ends = [count * part // self._count for part in range(self._count + 1)]
+        parts = [[one[start:stop] for one in rows] for start, stop in pairwise(ends)]
+        running = [self._pool.submit(kernel, *part, *shared) for part in parts[1:]]
+        return [kernel(*parts[0], *shared), *(one.result() for one in running)]
