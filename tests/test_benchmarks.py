@@ -3,6 +3,7 @@
 No time is asserted on: they are given.
 """
 
+import doctest
 import json
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import measuring, whole
+from benchmarks import measuring, table, whole
 from benchmarks.inputs import SIZES
 from benchmarks.measuring import Difference, Differs, Way, Work, lines, measure, observed
 from benchmarks.running import NAMES, main, named, run
@@ -208,8 +209,12 @@ def test_cells_say_what_is_asked_and_what_is_missing():
     assert found[0][4] == "≤ 2.5 s; ≤ 0 MiB"
     assert found[1][3:] == ("200 x faster; 0.40 of its memory", "≥ 150; ≤ 0.50", "yes, yes")
     assert found[5][1] == "not run"
-    table = markdown([(adding, lines(adding, ROUNDS, PEAKS))], {}, about="Given.")
-    assert all(" | ".join(row) in table for row in found)
+    text = markdown([(adding, lines(adding, ROUNDS, PEAKS))], {}, about="Given.")
+    assert all(" | ".join(row) in text for row in found)
+
+
+def test_examples_print_what_they_say():
+    assert doctest.testmod(table) == (0, 2)
 
 
 def test_an_unknown_bench_is_named(capsys: pytest.CaptureFixture[str]):

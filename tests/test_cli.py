@@ -1,5 +1,7 @@
 """The command: help with examples, and one line for whatever goes wrong."""
 
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +75,44 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path):
     assert ran.returncode == 1
     assert ran.stderr.startswith("error: ")
     assert "Traceback" not in ran.stderr
+
+
+FAULTS = """
+import resource
+import numpy as np
+from earmark.cli.allocator import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def freed():
+    before = faults()
+    for _ in range(5):
+        np.ones(2**26, np.uint8)
+    return faults() - before
+
+before = freed()
+keep_freed_memory()
+np.ones(2**26, np.uint8)
+print(before, freed())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize("asked", ["", "MALLOC_TRIM_THRESHOLD_"])
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise(asked: str):
+    kept = {key: value for key, value in os.environ.items() if "MALLOC" not in key}
+    environment = {**kept, asked: "131072"} if asked else kept
+    environment["NUMPY_MADVISE_HUGEPAGE"] = "0"
+    ran = subprocess.run(
+        [sys.executable, "-c", FAULTS],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+
+    before, after = map(int, ran.stdout.split())
+
+    assert before > 1000
+    assert (after > 1000) == bool(asked)

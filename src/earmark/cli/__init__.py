@@ -7,6 +7,7 @@ from errno import ENOSPC
 
 import typer
 
+from .allocator import keep_freed_memory
 from .audits import audit
 from .checks import check
 from .merging import interpolate, prune, soup
@@ -64,6 +65,7 @@ def main() -> None:
     # Waiting threads of OpenMP would spin, and slow a decomposition a hundredfold on a busy
     # machine. It must be set before torch starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     warnings.showwarning = warn
     try:
         app()
