@@ -1,8 +1,11 @@
 # Nothing but Python 3.11 or later and make is needed: every target makes .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+# thingsvision needs older libraries than earmark, and some 7 GB: `make bench THINGSVISION=`
+# leaves it out.
+THINGSVISION ?= .venv-thingsvision/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/installed
 	$(BIN)/earmark demo
@@ -16,8 +19,13 @@ lint: .venv/developed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# NAMES, of benches, measures only these.
+bench: .venv/benched
+	$(if $(THINGSVISION),-@$(MAKE) --no-print-directory .venv-thingsvision/installed)
+	THINGSVISION=$(THINGSVISION) OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks $(NAMES)
+
 clean:
-	rm -rf .venv earmark-demo
+	rm -rf .venv .venv-thingsvision earmark-demo earmark-bench
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -29,3 +37,13 @@ clean:
 .venv/developed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch .venv/installed $@
+
+.venv/benched: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch .venv/installed $@
+
+.venv-thingsvision/installed:
+	@echo "Installing thingsvision 2.7.3, some 7 GB; 'make bench THINGSVISION=' goes without."
+	$(PYTHON) -m venv .venv-thingsvision
+	.venv-thingsvision/bin/python -m pip install --quiet thingsvision==2.7.3
+	touch $@

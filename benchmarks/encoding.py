@@ -1,110 +1,126 @@
-"""Images per second of `encode`, beside those of a bare loop over batches in memory.
+"""Activations of images, beside a bare loop over batches and beside thingsvision."""
 
-Run as ``python benchmarks/encoding.py``; ``--help`` lists the options. The weights are
-random and the photographs are drawn. The ways take turns, so that whatever else the
-machine does meets them alike, and a ratio is the median over rounds.
-"""
-
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from earmark.activations import encode
 from earmark.data.images import ImageSet
-from earmark.models import mixed_install  # noqa: F401 (before timm)
+from earmark.models import mixed_install  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from earmark.models.classifier import Classifier, Head
 from earmark.models.preprocessing import Preprocessing
 
+from .extracting import Extractor
+from .inputs import SEED, Sizes, largest, photographs
+from .measuring import Difference, Results, Way, Work
+
 HALF = (0.5, 0.5, 0.5)
+BATCHES = 2
+LOOP = "the forward pass alone, over batches in memory"
+PEER = "thingsvision 2.7.3, with its own torch"
+LAST = {"resnet": "global_pool", "vit": "fc_norm"}
+"""The module that returns what `encode` does, by the kind of network."""
 
 
-def draw_photographs(folder: Path, count: int) -> ImageSet:
-    """Smooth colours with some grain, as JPEG files of 500 by 400."""
-    random = np.random.default_rng(0)
-    for image in range(count):
-        coarse = Image.fromarray(random.integers(256, size=(40, 50, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((500, 400), Image.Resampling.BICUBIC), np.int16)
-        grain = random.integers(-12, 12, size=smooth.shape, dtype=np.int16)
-        pixels = (smooth + grain).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{image}.jpg", quality=90)
-    files = tuple(f"{image}.jpg" for image in range(count))
-    return ImageSet("photographs", folder, files)
+def works(sizes: Sizes) -> Generator[Work]:
+    """For each network the images in memory, and the files."""
+    with TemporaryDirectory() as folder:
+        images = photographs(Path(folder), sizes.batch * BATCHES)
+        for name in sizes.encoders:
+            model = classifier(name, sizes.pixels)
+            yield _from_memory(model, images, sizes)
+            with ExitStack() as stack:
+                yield _from_files(model, images, sizes, stack)
 
 
-def classifier(name: str, device: str) -> Classifier:
+def classifier(name: str, pixels: int) -> Classifier:
     """A timm model with random weights."""
     import timm
 
-    encoder = timm.create_model(name, num_classes=0).eval().to(device)
-    transform = Preprocessing(224, (224, 224), mean=HALF, std=HALF)
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        encoder = timm.create_model(name, num_classes=0).eval()
+    transform = Preprocessing(pixels, (pixels, pixels), mean=HALF, std=HALF)
     return Classifier(name, "other", encoder, Head(torch.zeros(0, 1)), (), transform)
 
 
-def batches(model: Classifier, images: ImageSet, size: int) -> Iterator[Tensor]:
-    """Full batches, preprocessed, on the device."""
-    device = next(model.encoder.parameters()).device
+def _from_memory(model: Classifier, images: ImageSet, sizes: Sizes) -> Work:
+    """Beside the same forward passes and nothing else."""
+    batches = [*_batches(model, images, sizes.batch)]
+    held = images.held()
+    run = partial(encode, model, held, batch_size=sizes.batch, workers=0)
+    return Work(
+        name=f"Encoding with {model.name}, images decoded before",
+        conditions=_conditions(images, sizes),
+        ways=(
+            Way(name="earmark", role="earmark", run=run),
+            # .95 of its images a second
+            Way(
+                name=LOOP, role="floor", run=partial(_bare, model, batches), target=1 / 0.95
+            ),
+        ),
+        compare=partial(_same, LOOP),
+    )
+
+
+def _from_files(
+    model: Classifier, images: ImageSet, sizes: Sizes, stack: ExitStack
+) -> Work:
+    """Beside thingsvision, which reads files: both decode and preprocess in the time."""
+    run = partial(encode, model, images, batch_size=sizes.batch)
+    peer = Way(name=f"{PEER}: not installed", role="peer")
+    python = Path(os.environ.get("THINGSVISION", ".venv-thingsvision/bin/python"))
+    installed = [*python.parent.parent.glob("lib/*/site-packages/thingsvision")]
+    if installed and sizes.pixels == 224:  # it takes long to start, for a tiny network
+        module = LAST[model.name.partition("_")[0].rstrip("0123456789")]
+        asked = {"model": model.name, "module": module, "batch": sizes.batch}
+        extractor = stack.enter_context(Extractor(python, model, images, asked))
+        peer = Way(
+            name=PEER,
+            role="peer",
+            run=extractor.features,
+            target=1,
+            memory=extractor.peak,
+        )
+    return Work(
+        name=f"Encoding with {model.name}, from JPEG files",
+        conditions=_conditions(images, sizes),
+        ways=(Way(name="earmark", role="earmark", run=run), peer),
+        compare=partial(_same, PEER),
+    )
+
+
+def _batches(model: Classifier, images: ImageSet, size: int) -> Iterator[Tensor]:
     for start in range(0, len(images), size):
         opened = map(images.open, range(start, start + size))
         pixels = torch.stack([model.transform(image) for image in opened])
-        yield pixels.contiguous(memory_format=torch.channels_last).to(device)
+        yield pixels.contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
-def bare(model: Classifier, pixels: list[Tensor]) -> None:
-    """Nothing but the encoder; the results come to the CPU."""
-    for batch in pixels:
-        model.encoder(batch).cpu()
+def _bare(model: Classifier, batches: list[Tensor]) -> Tensor:
+    return torch.cat([model.encoder(batch) for batch in batches])
 
 
-def compare(model: Classifier, images: ImageSet, asked: Namespace) -> None:
-    """Print a line for each way."""
-    held, pixels = images.held(), list(batches(model, images, asked.batch_size))
-    options = {"batch_size": asked.batch_size, "workers": asked.workers}
-    ways: dict[str, Callable[[], object]] = {
-        "bare loop over batches in memory": lambda: bare(model, pixels),
-        "encode, decoded images in memory": lambda: encode(model, held, **options),
-        "encode, JPEG files": lambda: encode(model, images, **options),
-        "bare loop again": lambda: bare(model, pixels),
-    }
-    bare(model, pixels[:1])
-    encode(model, held, batch_size=asked.batch_size)
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(asked.rounds):
-        for way, run in ways.items():
-            start = perf_counter()
-            run()
-            times[way].append(perf_counter() - start)
-    loops = zip(*(times[way] for way in ways if way.startswith("bare")), strict=True)
-    reference = [sum(pair) / 2 for pair in loops]
-    for way, took in times.items():
-        rate = len(images) / median(took)
-        share = median(base / one for base, one in zip(reference, took, strict=True))
-        print(f"{model.name:24} {way:34} {rate:8.1f} images/s {share:7.1%}", flush=True)  # noqa: T201
+def _same(other: str, results: Results) -> Iterator[Difference]:
+    """Relative to the largest activation: other kernels may sum in another order."""
+    if other in results:
+        ours, theirs = (np.asarray(results[way]) for way in ("earmark", other))
+        scale = float(np.abs(ours).max())
+        yield Difference("activations", largest(ours / scale, theirs / scale), 1e-4)
 
 
-def main() -> None:
-    """Read the options, draw the photographs, compare."""
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["resnet50", "vit_base_patch32_224"])
-    parser.add_argument("--batches", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--device", default="cpu")
-    asked = parser.parse_args()
-    with TemporaryDirectory() as folder:
-        images = draw_photographs(Path(folder), asked.batches * asked.batch_size)
-        for name in asked.models:
-            compare(classifier(name, asked.device), images, asked)
-
-
-if __name__ == "__main__":
-    main()
+def _conditions(images: ImageSet, sizes: Sizes) -> str:
+    return (
+        f"{len(images)} photographs of 500 x 400, {BATCHES} batches of "
+        f"{sizes.batch}, {sizes.pixels} pixels, float32, random weights, seed {SEED}; "
+        f"earmark and the loop channels last; {torch.get_num_threads()} threads; the "
+        "allocator as below."
+    )

@@ -1,0 +1,155 @@
+"""How often chance alone reaches an average precision along the best of directions."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earmark import ConceptProbe, ConceptSets, probe_concepts
+from earmark.signatures.permuting import PERMUTATIONS, Chance
+from earmark.signatures.projecting import precisions
+from earmark.signatures.ranking import membership
+
+from .inputs import SEED, Sizes, activations, largest, positives, spaced
+from .measuring import Difference, Results, Way, Work
+from .precision import Pairs, drawn_sets, looped, members
+
+PEER = "scikit-learn's loop, 1 direction and 1 permutation, scaled"
+AGAIN = "our own AP again, 1 permutation, scaled"
+THRESHOLD = 0.9
+CHECKED = 40  # concepts whose every permutation is compared
+
+
+def works(sizes: Sizes) -> Generator[Work]:
+    """Beside scikit-learn's loop, and beside our own AP for each permutation."""
+    scores = activations(sizes.shown, sizes.permuted).round(3)  # so that some tie
+    sets = ConceptSets.from_positives(positives(sizes), images=sizes.shown)
+    basis = np.eye(sizes.permuted)
+    probe = probe_concepts(scores, basis, sets, orientation="given", checked=True)
+    pairs = members(drawn_sets(sizes))
+    keys = permuted_keys(probe, pairs)
+    yield Work(
+        name=f"Chance of the largest AP over {sizes.permuted} directions reaching "
+        f"{THRESHOLD}, {PERMUTATIONS} permutations",
+        conditions=_conditions(sizes),
+        ways=(
+            Way(name="earmark", role="earmark", run=partial(probe.chance, (THRESHOLD,))),
+            *_peers(scores.T.copy(), keys, sizes),
+            *_doubled(sizes),
+        ),
+        compare=partial(_differences, scores, pairs, keys, probe.positives.numpy()),
+    )
+
+
+def permuted_keys(probe: ConceptProbe, pairs: Pairs) -> NDArray[np.float64]:
+    """A key for each image and permutation.
+
+    The half of a concept's members with the lower keys are its positives.
+
+    Args:
+        probe: Whose chance is asked for.
+        pairs: The members of every concept.
+
+    Returns:
+        Of shape (image, permutation); NaN for images that are in no concept so small that
+        its labels are permuted, as `earmark.signatures.permuting` does.
+    """
+    permuted = probe.chance((THRESHOLD,)).permuted
+    kept = [np.concatenate(pairs[one]) for one in permuted.tolist()]
+    shown = np.unique(np.concatenate(kept))
+    keys = np.full((max(max(map(max, pair)) for pair in pairs) + 1, PERMUTATIONS), np.nan)
+    keys[shown] = np.random.default_rng(SEED).random((len(shown), PERMUTATIONS))
+    return keys
+
+
+def _peers(
+    rows: NDArray[np.float32], keys: NDArray[np.float64], sizes: Sizes
+) -> Iterator[Way]:
+    """Average precision again, of the labels that the first permutation gives."""
+    drawn = drawn_sets(sizes)
+    pairs = [_permuted(pair, keys[:, 0]) for pair in members(drawn)]
+    again = replace(drawn, sets=membership(pairs, sizes.shown))
+    yield Way(
+        name=PEER,
+        role="peer",
+        run=partial(looped, rows[0], pairs),
+        seconds=lambda took: took[PEER] * PERMUTATIONS * len(rows),
+        target=5_000,
+    )
+    yield Way(
+        name=AGAIN,
+        role="peer",
+        run=partial(precisions, rows, again, "given"),
+        seconds=lambda took: took[AGAIN] * PERMUTATIONS,
+        target=40,
+    )
+
+
+def _permuted(
+    pair: tuple[NDArray[np.int64], NDArray[np.int64]], keys: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    images = np.concatenate(pair)
+    by_key = images[np.argsort(keys[images], kind="stable")]  # NaN: any permutation does
+    return by_key[: len(pair[0])], by_key[len(pair[0]) :]
+
+
+def _doubled(sizes: Sizes) -> Iterator[Way]:
+    grown = {
+        "images doubled": ("shown",),
+        "concepts doubled": ("concepts", "members"),
+        "directions doubled": ("permuted",),
+    }
+    for name, twice in grown.items():
+        larger = sizes.times(2, *twice)
+        scores = activations(larger.shown, larger.permuted).round(3)
+        sets = ConceptSets.from_positives(positives(larger), images=larger.shown)
+        basis = np.eye(larger.permuted)
+        probe = probe_concepts(scores, basis, sets, orientation="given", checked=True)
+        run = partial(probe.chance, (THRESHOLD,))
+        yield Way(name=name, role="doubled", run=run, target=2.2)
+
+
+def _differences(
+    scores: NDArray[np.float32],
+    pairs: Pairs,
+    keys: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    results: Results,
+) -> Iterator[Difference]:
+    """Every permutation of some concepts; and of all concepts the first."""
+    first = results[AGAIN].precision[:, 0]
+    yield Difference("AP of permuted labels", largest(first, results[PEER]), 1e-12)
+    chance: Chance = results["earmark"]
+    off = np.abs(chance.positives - numbers).max()
+    yield Difference("the number of positives", float(off), 0)
+    few = np.argsort(numbers[chance.permuted], kind="stable")
+    for place in few[spaced(len(few), CHECKED)]:
+        images = np.concatenate(pairs[chance.permuted[place]])
+        found = _told(scores[images], keys[images])
+        off = largest(chance.pairs[0, place], found)
+        yield Difference(f"by how many directions {len(images)} images are told", off, 0)
+
+
+def _told(scores: NDArray[np.float32], keys: NDArray[np.float64]) -> NDArray[np.int64]:
+    """By how many directions each permutation is told, from AP's definition."""
+    half = len(keys) // 2
+    labels = keys <= np.sort(keys, axis=0)[half - 1]
+    found = np.zeros(keys.shape[1], np.int64)
+    for column in scores.T:
+        order = np.argsort(-column, kind="stable")
+        ends = np.append(np.flatnonzero(np.diff(column[order])), len(order) - 1)
+        hits = np.cumsum(labels[order], axis=0)[ends]
+        gained = np.diff(hits, axis=0, prepend=0)
+        precision = (gained * hits / (ends + 1)[:, None]).sum(axis=0) / half
+        found += precision >= THRESHOLD - 1e-9
+    return found
+
+
+def _conditions(sizes: Sizes) -> str:
+    return (
+        f"{sizes.shown:,} images, {sizes.concepts:,} concepts, "
+        f"{sizes.permuted} directions of float32 scores with ties, sorted before; "
+        f"seed {SEED}; compiled before; all cores."
+    )
