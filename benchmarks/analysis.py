@@ -35,7 +35,6 @@ class Analysis:
 
     kurtosis: float
     directions: Directions
-    deciding: Directions
     curve: PruningCurve
     probe: ConceptProbe
     unique: int
@@ -82,7 +81,6 @@ def analyse(folder: Path, permuted: int) -> Analysis:
     return Analysis(
         kurtosis=float(activation_kurtosis(images)),
         directions=found,
-        deciding=privileged_directions(weight, images, gauge_fixed=True),
         curve=pruning_curve(weight, images, stored(folder, "labels"), directions=found),
         probe=probe,
         unique=len(probe.unique(ENCODED)),

@@ -45,18 +45,12 @@ def written_out(
     images: NDArray[Any],
     *,
     block: int = BLOCK,
-    gauge_fixed: bool = False,
 ) -> NDArray[np.float64]:
     """Eq. 4 in float64, as one would write it with numpy, a block of images at a time."""
-    weight = weight.astype(np.float64)
-    offset = np.zeros(weight.shape[1])
-    if gauge_fixed:
-        weight = weight - weight.mean(axis=0)
-        offset = images.mean(axis=0, dtype=np.float64)
-    _, sigma, right = np.linalg.svd(weight, full_matrices=False)
+    _, sigma, right = np.linalg.svd(weight.astype(np.float64), full_matrices=False)
     total = np.zeros(len(right))
     for start in range(0, len(images), block):
-        rows = images[start : start + block].astype(np.float64) - offset
+        rows = images[start : start + block].astype(np.float64)
         cosines = rows @ right.T / np.linalg.norm(rows, axis=1, keepdims=True)
         total += np.abs(cosines).sum(axis=0)
     return sigma / sigma.sum() * total / len(images)
@@ -65,7 +59,8 @@ def written_out(
 def _peers(weight: NDArray[Any], images: NDArray[Any]) -> Iterator[Way]:
     for name, block in {PEER: len(images), BLOCKED: BLOCK}.items():
         run = partial(written_out, weight, images, block=block)
-        yield Way(name=name, role="peer", run=run, target=3)
+        target = 3 if name == PEER else None
+        yield Way(name=name, role="peer", run=run, target=target)
 
 
 def difference(ours: Any, theirs: NDArray[np.float64]) -> Difference:

@@ -18,7 +18,6 @@ from .inputs import SEED, Sizes, largest
 from .measuring import Difference, Results, Times, Way, Work
 
 PAPER = "numpy's importance in float64"
-GAUGE = "numpy's importance in float64, gauge-fixed"
 GIB = 2**30
 
 
@@ -62,7 +61,6 @@ def _peers(folder: Path, sizes: Sizes, found: Analysis) -> Iterator[Iterable[Way
     yield [way for way in kurtoses if way.name == kurtosis.WHOLE]
     paper = partial(importance.written_out, weight, images)
     yield [Way(name=PAPER, role="part", run=paper)]
-    yield [Way(name=GAUGE, role="part", run=partial(paper, gauge_fixed=True))]
     yield pruning.peers(images, weight, truth, found.directions, role="part")
     row, drawn = _first_scores(folder, found), precision.drawn_sets(sizes)
     yield [precision.loop(row, drawn, directions)]
@@ -104,7 +102,6 @@ def _differences(folder: Path, results: Results) -> Iterator[Difference]:
     off = found.kurtosis / results[kurtosis.WHOLE].mean(dtype=np.float64) - 1
     yield Difference("kurtosis, from SciPy's in float32,", abs(off), 1e-5)
     yield importance.difference(found.directions.importance, results[PAPER])
-    yield importance.difference(found.deciding.importance, results[GAUGE])
     curve = {**results, "earmark": found.curve}
     truth = stored(folder, "labels")
     yield from pruning.differences(images, weight, truth, found.directions, curve)
@@ -119,8 +116,8 @@ def _conditions(sizes: Sizes, directions: int) -> str:
     return (
         f"{sizes.images:,} x {sizes.features:,} ImageNet-like and {sizes.shown:,} x "
         f"{sizes.features:,} Broden-like float32 activations, mapped from files; a head of "
-        f"{sizes.classes:,} classes: kurtosis; importance, of the paper and gauge-fixed; "
-        f"the pruning curve; AP of {sizes.concepts:,} concepts along all {directions:,} "
+        f"{sizes.classes:,} classes: kurtosis; importance; the pruning curve; "
+        f"AP of {sizes.concepts:,} concepts along all {directions:,} "
         f"directions; the chance of the largest AP over {sizes.permuted}. Seed {SEED}; "
         "compiled before; all cores. Earmark's memory is the peak of a fresh process in "
         "all, libraries and mapped files too."

@@ -9,7 +9,7 @@ References:
 """
 
 from collections.abc import Iterator, Sequence
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from .batches import TILE, Activations
 from .competing import Competition
 from .factoring import FactoredHead
-from .threads import Threads
+from .threads import Threads, products_apart
 from .units import Units, unit_rows
 
 CERTAINTY = 8.0
@@ -57,7 +57,7 @@ def rightly_classified(
     wanted = sorted({*counts} - {0})
     single, double = _Single(head, able, wanted), _Double(head, able, wanted)
     images = 0
-    with Threads() as threads:
+    with products_apart(), Threads() as threads:
         for block in unit_rows(activations, head.mean.numpy(), threads, np.float32):
             truth = labels[images : images + len(block.rows)]
             images += len(block.rows)
@@ -124,29 +124,38 @@ class _Single:
         Returns:
             Whether an image must be decided again, for each count.
         """
-        images, done = len(block.units), 0
-        logits, product = self._kept[:, :images]
-        highest = self._begin(block, logits)
-        projected = self._projected[:images]
-        np.matmul(block.units, self._read.T, out=projected)
-        first, last = self._first[truth], self._last[truth]
-        lead = np.empty(images, dtype=np.float32)
-        unsure = np.empty((images, len(self._counts)), dtype=np.bool_)
+        images = len(block.units)
+        kept = self._projected[:images], *(one[:images] for one in self._kept)
+        rows = block.units, block.lengths, self._first[truth], self._last[truth], *kept
+        parts = threads.over(self._judge, rows)
+        self.right += sum(right for right, _ in parts)
+        return np.concatenate([unsure for _, unsure in parts])
+
+    def _judge(self, *rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """How many of some images are surely right, and of which float32 cannot say."""
+        units, lengths, first, last, projected, logits, product = rows
+        highest, done = self._begin(lengths, logits), 0
+        np.matmul(units, self._read.T, out=projected)
+        lead = np.empty(len(units), dtype=np.float32)
+        right = np.empty(len(self._counts), dtype=np.int64)
+        unsure = np.empty((len(units), len(self._counts)), dtype=np.bool_)
         for place, count in enumerate(self._counts):
             np.matmul(projected[:, done:count], self._pull[done:count], out=product)
             _add_and_judge(logits, product, first, last, lead)
             bound = self._bounds[place] * (self._reach[place] + highest)
-            self.right[place] += (lead > bound).sum()
+            right[place] = (lead > bound).sum()
             unsure[:, place] = ~(np.abs(lead) > bound)  # NaN is unsure
             done = count
-        return unsure
+        return right, unsure
 
     def _begin(
-        self, block: Units, logits: Float32[np.ndarray, "image competing"]
+        self,
+        lengths: Float64[np.ndarray, "image"],
+        logits: Float32[np.ndarray, "image competing"],
     ) -> Float64[np.ndarray, "image"]:
         """Logits before the first direction, and their size; NaN where float32 is unfit."""
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            highest = self._highest / block.lengths
+            highest = self._highest / lengths
         fit = highest < HIGHEST
         start = np.where(fit, highest, 0.0).astype(np.float32)
         np.multiply(start[:, None], self._offset, out=logits)

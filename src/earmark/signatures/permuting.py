@@ -17,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .chance import ROUNDING, chance_of_precision
+from .ranking import by_image
 from .reaching import reaching, words
 from .sorting import room, sort_falling
 
@@ -70,8 +71,9 @@ def few_of(
     place = np.arange(len(image)) - starts[:-1].repeat(sizes)
     entries = np.arange(len(kept)).repeat(sizes) * _MEMBERS + place
     offsets = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=images))])
-    order = np.argsort(image, kind="stable")
-    return Few(offsets.astype(np.uint32), entries[order].astype(np.uint32), starts)
+    placed = np.empty(len(image), np.uint32)
+    by_image(image, entries, offsets[:-1].copy(), placed)
+    return Few(offsets.astype(np.uint32), placed, starts)
 
 
 @njit(nogil=True, cache=True)

@@ -8,14 +8,16 @@ from jaxtyping import Float64, Int8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .batches import TILE, Activations, tiles
+from .batches import Activations, as_float64, as_rows, pieces, tiles
 from .concept_sets import Drawn
 from .permuting import KEPT, Few, Ordered, member_orders
 from .ranking import Membership, average_precisions
-from .threads import Threads
+from .threads import Threads, products_apart
 
 HELD = 2**27
 """Bytes of projections that are held at a time, whatever the number of images."""
+
+_AT_ONCE = 256  # images of a product
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,24 +155,29 @@ def _project(
 ) -> NDArray[np.float64]:
     """Projections of shape (direction, image)."""
     scores = np.empty((len(directions), images))
-    start = 0
-    for tile in tiles(activations, features=directions.shape[1]):
-        stop = start + len(tile)
-        scores[:, start:stop] = _product(directions, tile)[:, : len(tile)]
-        start = stop
+    with products_apart(), Threads() as threads:
+        for first, piece in pieces(activations, features=directions.shape[1]):
+            along = scores[:, first : first + len(piece)].T
+            if isinstance(piece, Tensor) and piece.is_cuda:
+                product = as_float64(piece) @ directions.T.to(piece.device)
+                along[:] = product.cpu().numpy()
+            else:
+                threads.over(_products, [as_rows(piece), along], directions.numpy())
     if not np.isfinite(scores).all():
+        for _ in tiles(activations):  # which names an image whose activations are not
+            pass
         raise ValueError("Projections of these activations overflow: scale them down.")
     return scores
 
 
-def _product(
-    directions: Float64[Tensor, "direction feature"], tile: Float64[Tensor, "image feature"]
-) -> NDArray[np.float64]:
+def _products(
+    rows: NDArray[np.floating], along: NDArray[np.float64], vectors: NDArray[np.float64]
+) -> None:
     # Equal images must get equal scores wherever they stand, to tie: every product has one
-    # shape, and on the CPU is numpy's, since MKL rounds the last columns otherwise.
-    if len(tile) < TILE:
-        tile = torch.cat([tile, tile.new_zeros(TILE - len(tile), tile.shape[1])])
-    if tile.device.type != "cpu":
-        return (directions.to(tile.device) @ tile.T).cpu().numpy()
+    # shape, and is numpy's, since MKL rounds the last columns otherwise.
+    some = np.zeros((_AT_ONCE, rows.shape[1]))
     with np.errstate(over="ignore", invalid="ignore"):  # told by the caller, by a remedy
-        return directions.numpy() @ tile.numpy().T
+        for start in range(0, len(rows), _AT_ONCE):
+            part = rows[start : start + _AT_ONCE]
+            some[: len(part)] = part
+            along[start : start + len(part)] = (vectors @ some.T).T[: len(part)]

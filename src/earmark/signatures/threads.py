@@ -1,12 +1,16 @@
 """Compiled kernels over rows, a part of the rows for each thread."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
+from threading import RLock
 from types import TracebackType
 from typing import Any
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 FEW = 64
 """Rows that are not worth a second thread."""
@@ -56,3 +60,23 @@ class Threads:
         parts = [[one[start:stop] for one in rows] for start, stop in pairwise(ends)]
         running = [self._pool.submit(kernel, *part, *shared) for part in parts[1:]]
         return [kernel(*parts[0], *shared), *(one.result() for one in running)]
+
+
+@contextmanager
+def products_apart() -> Generator[None]:
+    """Within the block, numpy's products run in the thread that asks for them alone.
+
+    So each of several threads can multiply what it then works on while that is in its
+    cache, and none waits for another. How many threads a product takes is a setting of the
+    whole process: one block runs at a time, and puts back what it found.
+    """
+    with _APART, _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+_APART = RLock()
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all loaded libraries
