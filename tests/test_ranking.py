@@ -96,3 +96,19 @@ def test_more_sets_than_fit_into_sixteen_bits():
     for one in (0, 2**15 + 1):
         positives, negatives = sets.of(one)
         assert (positives.tolist(), negatives.tolist()) == ([one % 3], [(one + 1) % 3])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_large_groups_of_ties_lose_no_digit_from_below(share: float):
+    """Of constant scores it is the share; of half of them zero, that of the other end."""
+    random = np.random.default_rng(0)
+    labels = random.random(60_000) < share
+    sets = membership([(np.flatnonzero(labels), np.flatnonzero(~labels))], len(labels))
+    scores = np.stack([np.zeros(len(labels)), np.maximum(random.normal(size=60_000), 0)])
+    turned = np.zeros(2, np.bool_)
+
+    above = average_precisions(scores, turned, sets, both=True)
+    other = average_precisions(scores, ~turned, sets, both=False)
+
+    np.testing.assert_allclose(above[:, 0, 0, 0], labels.mean(), rtol=0, atol=5e-14)
+    np.testing.assert_allclose(above[1, :, 1], other[0, :, 1], rtol=0, atol=5e-14)

@@ -354,3 +354,11 @@ def test_batches_and_sets_under_4_are_refused():
         MinibatchHSIC().parts()
     with pytest.raises(ValueError, match="without an image"):
         Moments().answer()
+
+
+def test_activations_near_the_largest_float_are_compared():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(600, 4))
+    y = x + random.normal(size=(600, 4))
+
+    assert cka(1e306 * x, y) == pytest.approx(cka(x, y), abs=1e-12)

@@ -17,9 +17,13 @@ _NAMES = ("model", "dataset")  # for a person: the same weights under another na
 
 
 def describe(
-    classifier: Classifier, images: ImageSet, encoding: Encoding, shard: int
+    classifier: Classifier,
+    images: ImageSet,
+    encoding: Encoding,
+    shard: int,
+    fingerprint: str,
 ) -> dict[str, object]:
-    """What is encoded and how, as JSON can hold it, but for the classifier's fingerprint.
+    """What is encoded and how, as JSON can hold it.
 
     Whether images that cannot be read are skipped is left out: a shard says which were.
 
@@ -28,6 +32,7 @@ def describe(
         images: What it is shown.
         encoding: How activations are computed and kept.
         shard: How many images a shard holds.
+        fingerprint: The classifier's.
 
     Returns:
         The names for a person, and what values depend on.
@@ -35,6 +40,7 @@ def describe(
     return {
         "model": classifier.name,
         "dataset": images.name,
+        "weights and preprocessing": fingerprint,
         "images": images.fingerprint(),
         "count": len(images),
         "batch_size": encoding.batch_size,

@@ -125,10 +125,9 @@ class _Job:
         """Where the shards lie or will lie, in a folder that is ready for them."""
         size = max(1, SHARD // self.encoding.batch_size) * self.encoding.batch_size
         parts = batches_of(self.images, range(len(self.images)), size)
-        about = {
-            "weights and preprocessing": self.fingerprint,
-            **describe(self.classifier, self.images, self.encoding, size),
-        }
+        about = describe(
+            self.classifier, self.images, self.encoding, size, self.fingerprint
+        )
         key = digest(about)
         _prepare(store / key, about)
         return [

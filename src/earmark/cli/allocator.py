@@ -5,6 +5,7 @@ import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _LARGE = 2**30
+_MOST = 2**25  # what glibc before 2.35 takes
 
 
 def keep_freed_memory() -> None:
@@ -20,5 +21,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another system, another C library
         return
-    mallopt(_MMAP_THRESHOLD, _LARGE)
-    mallopt(_TRIM_THRESHOLD, 2 * _LARGE - 1)
+    # The second alone would fix the first at its small default.
+    if mallopt(_MMAP_THRESHOLD, _LARGE) or mallopt(_MMAP_THRESHOLD, _MOST):
+        mallopt(_TRIM_THRESHOLD, 2 * _LARGE - 1)

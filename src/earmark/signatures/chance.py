@@ -17,8 +17,9 @@ from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float64
-from numba import njit
 from numpy.typing import NDArray
+
+from .compiled import compiled
 
 EXACT = 11
 """The most positives for which every labelling is enumerated: 705,432 of them."""
@@ -97,7 +98,7 @@ def _law(positives: int) -> _Law:
     return _Law(values[order], np.minimum(tails, 1.0), int(last))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _enumerated(positives: int):  # noqa: ANN202 (numba infers the types)
     # The places of the positives, from the top, run through all combinations in turn.
@@ -133,7 +134,7 @@ def _sampled(
     return sums / positives, np.exp(-mixture)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _tilted(positives: int, tilts: np.ndarray):  # noqa: ANN202
     # From the bottom up: the log of the mean of exp(tilt * what the rest of the order
@@ -156,7 +157,7 @@ def _tilted(positives: int, tilts: np.ndarray):  # noqa: ANN202
     return norms, chances
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _drawn(chances: np.ndarray, uniform: np.ndarray):  # noqa: ANN202
     positives = chances.shape[1] - 1

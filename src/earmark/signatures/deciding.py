@@ -14,12 +14,12 @@ from typing import Any, no_type_check
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .batches import TILE, Activations
 from .competing import Competition
+from .compiled import compiled
 from .factoring import FactoredHead
 from .threads import Threads, products_apart
 from .units import Units, unit_rows
@@ -239,7 +239,7 @@ def _bounds(head: FactoredHead, counts: Sequence[int]) -> Float64[np.ndarray, "c
     return bounds
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _add_and_judge(logits, product, first, last, lead):  # noqa: ANN001, ANN202
     # By how much the highest logit of the label's own classes leads the others'.
@@ -253,7 +253,7 @@ def _add_and_judge(logits, product, first, last, lead):  # noqa: ANN001, ANN202
         lead[image] = _value(own) - _value(other)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _add_and_highest(logits, added, highest):  # noqa: ANN001, ANN202
     # As whole numbers: a processor takes the highest of several of those at once.
@@ -264,7 +264,7 @@ def _add_and_highest(logits, added, highest):  # noqa: ANN001, ANN202
     return highest
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _key(value):  # noqa: ANN001, ANN202
     # A whole number for each float32, in the same order.
@@ -272,7 +272,7 @@ def _key(value):  # noqa: ANN001, ANN202
     return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _value(key):  # noqa: ANN001, ANN202
     bits = np.int32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF)))

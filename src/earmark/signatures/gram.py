@@ -16,8 +16,9 @@ from typing import Any, no_type_check
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
-from numba import njit
 from torch import Tensor
+
+from .compiled import compiled
 
 _AT_ONCE = 2**17  # numbers that half of a core's second cache holds
 _SHARE = 2**19  # numbers that take much longer to read than a thread to be handed them
@@ -95,7 +96,7 @@ def _threads(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="earmark-gram")
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _add_products(rows, ends, first, mean, inverse, grams):  # noqa: ANN001, ANN202
     start, stop, step = ends
@@ -112,7 +113,7 @@ def _add_products(rows, ends, first, mean, inverse, grams):  # noqa: ANN001, ANN
             _multiply(some, end - at, grams[1])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _centre(rows, at, end, taken, some):  # noqa: ANN001, ANN202
     # The same number is taken off each image, so that it need not be the mean exactly; of
@@ -140,14 +141,14 @@ def _centre(rows, at, end, taken, some):  # noqa: ANN001, ANN202
             out[one] = row[one] - taken[one]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _standardise(row, first, mean, inverse, out):  # noqa: ANN001, ANN202
     for one in range(len(out)):
         out[one] = ((row[one] - first[one]) - mean[one]) * inverse[one]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _multiply(some, features, gram):  # noqa: ANN001, ANN202
     for i in range(0, len(gram), 4):
@@ -156,7 +157,7 @@ def _multiply(some, features, gram):  # noqa: ANN001, ANN202
 
 
 # Sixteen sums stay in registers, and may be added up in any order.
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _multiply_four(x, y, features, gram, i, j):  # noqa: ANN001, ANN202
     zero = np.float32(0)
@@ -179,7 +180,7 @@ def _multiply_four(x, y, features, gram, i, j):  # noqa: ANN001, ANN202
                 gram[j + column, i + row] += four[column]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _add_moments(rows, start, stop, first, sums, squares):  # noqa: ANN001, ANN202
     for at in range(start, stop, 1024):

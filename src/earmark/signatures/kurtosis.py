@@ -12,7 +12,6 @@ from typing import no_type_check
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from .batches import (
     pieces,
     tiles,
 )
+from .compiled import compiled
 from .threads import Threads
 
 
@@ -75,9 +75,13 @@ def image_kurtosis(activations: Activations) -> Float64[Tensor, "image"]:
             values = np.full(len(piece), np.nan)
             if not isinstance(piece, Tensor) or piece.device.type == "cpu":
                 threads.over(_fill, [piece, values])
-            for some in torch.from_numpy(values).isnan().nonzero()[:, 0].split(TILE):
-                rows = as_float64(piece[some])
-                values[some] = _checked_powers(rows, first + some).mean(dim=1).cpu()
+            left = torch.from_numpy(values).isnan().nonzero()[:, 0]
+            for some in left.split(TILE):
+                chosen = (
+                    some.to(piece.device) if isinstance(piece, Tensor) else some.numpy()
+                )
+                powers = _checked_powers(as_float64(piece[chosen]), first + some)
+                values[some.numpy()] = powers.mean(dim=1).cpu()
             found.append(torch.from_numpy(values))
     return torch.cat(found)
 
@@ -132,7 +136,7 @@ def _fill(piece: Array, values: NDArray[np.float64]) -> None:
         _kurtoses(as_rows(piece[some]), values[some])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _kurtoses(rows, out):  # noqa: ANN001, ANN202
     # NaN where fourth powers may leave float64's range, a row is constant or not finite.
@@ -144,7 +148,7 @@ def _kurtoses(rows, out):  # noqa: ANN001, ANN202
         out[row] = features * fourths / squares**2 if usable else np.nan
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _less_first(row, out):  # noqa: ANN001, ANN202
     # Apart from the sum, which may be reordered: this difference must be taken as it is.
@@ -153,7 +157,7 @@ def _less_first(row, out):  # noqa: ANN001, ANN202
         out[feature] = np.float64(row[feature]) - first
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _sum(values):  # noqa: ANN001, ANN202
     total = 0.0
@@ -162,7 +166,7 @@ def _sum(values):  # noqa: ANN001, ANN202
     return total
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _moments(values, mean):  # noqa: ANN001, ANN202
     squares, fourths = 0.0, 0.0

@@ -9,14 +9,14 @@ and a permutation is left as soon as it cannot reach the threshold any more.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from os import cpu_count
 from typing import NamedTuple, no_type_check
 
 import numpy as np
-from numba import njit
+import torch
 from numpy.typing import NDArray
 
 from .chance import ROUNDING, chance_of_precision
+from .compiled import compiled
 from .ranking import by_image
 from .reaching import reaching, words
 from .sorting import room, sort_falling
@@ -58,7 +58,7 @@ def few_of(
     """The members of concepts whose labels can be permuted.
 
     Args:
-        pairs: The positives and the negatives of every concept.
+        pairs: The positives and the negatives of every concept, as many of both.
         images: How many images there are.
 
     Returns:
@@ -76,7 +76,7 @@ def few_of(
     return Few(offsets.astype(np.uint32), placed, starts)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def member_orders(scores, turned, few):  # noqa: ANN001, ANN201 (numba infers the types)
     """The order of each concept's members along each direction, and where ties end.
@@ -99,7 +99,7 @@ def member_orders(scores, turned, few):  # noqa: ANN001, ANN201 (numba infers th
     return found
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _order_members(within, groups, few, found):  # noqa: ANN001, ANN202
     ends, latest = few.starts[:-1].copy(), np.full(len(few.starts) - 1, -1)
@@ -126,7 +126,7 @@ class Ordered:
 
     Attributes:
         images: The members, first the positives and then the negatives.
-        orders: Of shape (direction, member): see `member_order`.
+        orders: Of shape (direction, member): see `member_orders`.
     """
 
     images: NDArray[np.int64]
@@ -260,7 +260,7 @@ def _permuted(
         needed = half * (thresholds - ROUNDING)
         return reaching(np.stack(turns), words(drawn <= median), needed, harmonic)
 
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         counts = [found[:, :PERMUTATIONS] for found in pool.map(count, ordered)]
     empty = np.zeros((len(thresholds), 0, PERMUTATIONS), np.int32)
     return np.stack(counts, axis=1) if counts else empty

@@ -1,4 +1,4 @@
-"""Balanced sets along directions: projected, sorted once for each direction, and walked."""
+"""Balanced sets along directions: projected, the images sorted along each, and walked."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .batches import Activations, as_float64, as_rows, pieces, tiles
+from .chance import ROUNDING
 from .concept_sets import Drawn
 from .permuting import KEPT, Few, Ordered, member_orders
 from .ranking import Membership, average_precisions
 from .threads import Threads, products_apart
 
 HELD = 2**27
-"""Bytes of projections that are held at a time, whatever the number of images."""
+"""Bytes of projections that are held at a time; at least a direction for each thread."""
 
 _AT_ONCE = 256  # images of a product
 
@@ -45,7 +46,7 @@ def rank(
     *,
     images: int,
 ) -> Ranked:
-    """Average precision of every set along every direction, from one sort for each.
+    """Average precision of every set along every direction.
 
     Args:
         activations: Shape (image, feature), or batches.
@@ -96,7 +97,7 @@ def precisions(scores: NDArray[np.floating], drawn: Drawn, orientation: str) -> 
     (precision, least), other = found[0], found[-1]
     signs = np.where(turned, -1, 1).astype(np.int8)[:, None].repeat(concepts, axis=1)
     if orientation == "both":
-        turn = other[0] > precision
+        turn = other[0] > precision + ROUNDING  # equal, they are not turned by rounding
         if drawn.few:  # then the second halves come last: the first have chosen for them
             turn[:, -concepts:] = turn[:, -2 * concepts : -concepts]
         precision = np.where(turn, other[0], precision)
@@ -115,7 +116,7 @@ def along(
     both: bool = False,
 ) -> NDArray[np.float64]:
     """What `average_precisions` finds, by all threads."""
-    with Threads() as threads:
+    with Threads(few=2) as threads:
         found = threads.over(average_precisions, [scores, turned], sets, both)
     return np.concatenate(found, axis=2)
 
@@ -146,7 +147,7 @@ def _orders(
 ) -> NDArray[np.int16] | None:
     if few is None:
         return None
-    with Threads() as threads:
+    with Threads(few=2) as threads:
         return np.concatenate(threads.over(member_orders, [scores, turned], few))
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, no_type_check
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from .compiled import compiled
 from .sorting import room, sort_falling
 
 _AT_ONCE = 16
@@ -82,7 +82,7 @@ def membership(
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def by_image(image, entries, ends, out):  # noqa: ANN001, ANN201
     """Put entries in the order of their images, and those of one image in their own.
@@ -98,7 +98,7 @@ def by_image(image, entries, ends, out):  # noqa: ANN001, ANN201
         ends[image[place]] += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def average_precisions(scores, turned, sets, both):  # noqa: ANN001, ANN201
     """Average precision of each set's positives along each direction, and the least of it.
@@ -122,19 +122,23 @@ def average_precisions(scores, turned, sets, both):  # noqa: ANN001, ANN201
     within = room(images)
     stream = np.empty_like(sets.events)
     ranks = np.empty(sets.starts[-1], np.uint32)
+    tops = np.empty((len(ranks) + 1, 3), np.uint32)  # the first row counts the others
     for direction in range(directions):
         groups = sort_falling(scores[direction], turned[direction], within)
         beyond = np.zeros((len(found), 2, len(sets.positives)))
-        _walk(within, groups, sets, stream, ranks, beyond)
+        tops[0, 0] = 0
+        _walk(within, groups, sets, stream, (ranks, tops), beyond)
         _total_from_above(ranks, sets, beyond[0], found[0, :, direction])
         if both:
+            for first, hits, rank in tops[1 : tops[0, 0] + 1]:
+                ranks[first : first + hits] = rank
             _total_from_below(ranks, sets, beyond[1], found[1, :, direction])
     return found
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
-def _walk(within, groups, sets, stream, ranks, beyond):  # noqa: ANN001, ANN202
+def _walk(within, groups, sets, stream, written, beyond):  # noqa: ANN001, ANN202
     # Writes the ranks of all positives; a set's counter is where its next rank is written,
     # and in the lower half how many of its members were met.
     counters = sets.starts[:-1] << _WORD
@@ -142,14 +146,14 @@ def _walk(within, groups, sets, stream, ranks, beyond):  # noqa: ANN001, ANN202
     place = 0
     for group in range(groups):
         start, stop = within.ties[group]
-        _meet(within.order, place, start, sets, stream, counters, ranks)
+        _meet(within.order, place, start, sets, stream, counters, written[0])
         met = _gather(within.order, start, stop, sets, stream)
-        _close(stream[:met], sets, counters, tied, ranks, beyond)
+        _close(stream[:met], sets, counters, tied, written, beyond)
         place = stop
-    _meet(within.order, place, len(within.order), sets, stream, counters, ranks)
+    _meet(within.order, place, len(within.order), sets, stream, counters, written[0])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _meet(order, start, stop, sets, stream, counters, ranks):  # noqa: ANN001, ANN202, PLR0913, PLR0917
     # Images that tie with none. A negative writes a rank too, where the next one is
@@ -164,7 +168,7 @@ def _meet(order, start, stop, sets, stream, counters, ranks):  # noqa: ANN001, A
         start = end
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _gather(order, start, stop, sets, stream):  # noqa: ANN001, ANN202
     # The events of images in order, one after the other; how many.
@@ -180,7 +184,7 @@ def _gather(order, start, stop, sets, stream):  # noqa: ANN001, ANN202
     return at
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _copy(events, source, stream, target):  # noqa: ANN001, ANN202
     # All are read before any is written: the compiler then moves them as one.
@@ -220,11 +224,12 @@ def _copy(events, source, stream, target):  # noqa: ANN001, ANN202
     stream[target + np.uint64(15)] = part[15]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
-def _close(events, sets, counters, tied, ranks, beyond):  # noqa: ANN001, ANN202
-    # One group of ties: its members share the last rank, and `beyond` takes what this
-    # leaves out of the totals.
+def _close(events, sets, counters, tied, written, beyond):  # noqa: ANN001, ANN202
+    # One group of ties: its positives share the last rank, read from below the first, which
+    # `tops` keeps until then. `beyond` takes what this leaves out of the totals.
+    ranks, tops = written
     for event in events:
         one = np.uint64(event)
         tied[one >> _ONE] += _ONE + ((one & _ONE) << _WORD)
@@ -244,13 +249,14 @@ def _close(events, sets, counters, tied, ranks, beyond):  # noqa: ANN001, ANN202
             if len(beyond) > 1:
                 after = sets.sizes[one] - seen - met
                 _add_beyond(beyond[1, :, one], hits, met, left, after)
-                # From below they are read as if they had the rank of the group's top.
-                beyond[1, 0, one] += _as_read(hits, left, after + 1, after + met)
+                tops[0, 0] += 1
+                top = tops[tops[0, 0]]
+                top[0], top[1], top[2] = first, hits, seen + 1
         counters[one] = counter + tied[one]
         tied[one] = 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _add_beyond(beyond, hits, met, before, seen):  # noqa: ANN001, ANN202
     # `before` positives and `seen` members come first.
@@ -261,14 +267,7 @@ def _add_beyond(beyond, hits, met, before, seen):  # noqa: ANN001, ANN202
     beyond[1] += gained - least
 
 
-@njit(nogil=True, cache=True)
-@no_type_check  # compiled: the tests' type checks cannot look inside
-def _as_read(hits, before, read, meant):  # noqa: ANN001, ANN202
-    # What precisions at one rank have more than those at another.
-    return (hits * before + hits * (hits + 1) / 2) * (1 / meant - 1 / read)
-
-
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"})
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _total_from_above(ranks, sets, beyond, found):  # noqa: ANN001, ANN202
     for one in range(len(sets.positives)):
@@ -278,7 +277,7 @@ def _total_from_above(ranks, sets, beyond, found):  # noqa: ANN001, ANN202
         _set(found[:, one], total + beyond[0, one], beyond[1, one], positives)
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"})
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _total_from_below(ranks, sets, beyond, found):  # noqa: ANN001, ANN202
     for one in range(len(sets.positives)):
@@ -290,7 +289,7 @@ def _total_from_below(ranks, sets, beyond, found):  # noqa: ANN001, ANN202
         _set(found[:, one], total + beyond[0, one], beyond[1, one], positives)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _set(found, total, lost, positives):  # noqa: ANN001, ANN202
     found[0] = total / positives if positives else np.nan

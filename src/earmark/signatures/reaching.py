@@ -9,8 +9,9 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool
-from numba import njit
 from numpy.typing import NDArray
+
+from .compiled import compiled
 
 
 def words(labels: Bool[np.ndarray, "member permutation"]) -> NDArray[np.uint64]:
@@ -27,7 +28,7 @@ def words(labels: Bool[np.ndarray, "member permutation"]) -> NDArray[np.uint64]:
     return np.packbits(padded, axis=1, bitorder="little").view("<u8")
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def reaching(  # noqa: ANN201 (numba infers the types)
     orders: np.ndarray, labels: np.ndarray, needed: np.ndarray, harmonic: np.ndarray
@@ -36,7 +37,7 @@ def reaching(  # noqa: ANN201 (numba infers the types)
 
     Args:
         orders: Of shape (turn, direction, member): the places of the members from the top,
-            as `member_order` gives them. A direction counts if it does by any turn.
+            as `member_orders` gives them. A direction counts if it does by any turn.
         labels: As `words` gives them; each permutation has half of the members.
         needed: The sums of precisions that count, one for each threshold.
         harmonic: The harmonic numbers, from 0 to the number of members.
@@ -63,7 +64,7 @@ def reaching(  # noqa: ANN201 (numba infers the types)
     return reached
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _descend(order, labels, needed, harmonic, alive, met):  # noqa: ANN001, ANN202
     # Permutations that agree on the members so far are followed together, from the top
@@ -98,7 +99,7 @@ def _descend(order, labels, needed, harmonic, alive, met):  # noqa: ANN001, ANN2
             top -= 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _part(alive, top, labels):  # noqa: ANN001, ANN202
     # The hits go to the place above, the misses stay.
@@ -112,7 +113,7 @@ def _part(alive, top, labels):  # noqa: ANN001, ANN202
     return hit_any, miss_any
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _most(positives, hits, seen, harmonic, tied):  # noqa: ANN001, ANN202
     # What the rest can gain after a miss: with all positives next, or, if ties may come,
@@ -123,7 +124,7 @@ def _most(positives, hits, seen, harmonic, tied):  # noqa: ANN001, ANN202
     return left - misses * (harmonic[seen + left] - harmonic[seen])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _mark(met, needed, total, alive):  # noqa: ANN001, ANN202
     for one in range(len(needed)):
@@ -131,7 +132,7 @@ def _mark(met, needed, total, alive):  # noqa: ANN001, ANN202
             met[one] |= alive
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _finish(order, labels, needed, alive, met, start, hits, total):  # noqa: ANN001, ANN202, PLR0913, PLR0917
     # From a tie on, each permutation goes its own way.
@@ -145,7 +146,7 @@ def _finish(order, labels, needed, alive, met, start, hits, total):  # noqa: ANN
                         met[one, word] |= mask
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _precision(order, labels, mask, start, hits):  # noqa: ANN001, ANN202
     # What one permutation gains from a place on.

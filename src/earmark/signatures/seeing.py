@@ -12,10 +12,10 @@ from typing import no_type_check
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
-from numba import njit
 from torch import Tensor
 
 from .batches import TILE, Activations, as_rows, check_finite, pieces
+from .compiled import compiled
 from .threads import Threads
 from .units import Units, unit_rows
 
@@ -105,7 +105,7 @@ def _check_lengths(block: Units) -> None:
         )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _absolute(cosines):  # noqa: ANN001, ANN202
     # In place, and the sums over images.
@@ -118,7 +118,7 @@ def _absolute(cosines):  # noqa: ANN001, ANN202
     return totals
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _total_less(rows, origin):  # noqa: ANN001, ANN202
     total = np.zeros(len(origin))

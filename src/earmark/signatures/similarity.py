@@ -177,7 +177,7 @@ class _Centred:
         for tile in tiles(rows):
             left = tile - first
             spread = torch.maximum(spread, left.abs().max())
-            mean += left.sum(dim=0) / len(rows)
+            mean += (left / len(rows)).sum(dim=0)
         scale = spread.clamp(min=torch.finfo(torch.float64).tiny)
         plain = cls(rows, first, scale, mean / scale, torch.ones_like(first).bool())
         if not standardized:

@@ -9,8 +9,9 @@ to the number of images, whatever the scores.
 from typing import NamedTuple, no_type_check
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from .compiled import compiled
 
 _DIGIT = 11  # bits: three digits make 32, and 2,048 counters stay in the nearest cache
 _FEW = 16  # scores that are told apart in place
@@ -35,7 +36,7 @@ class Sorting(NamedTuple):
     ties: NDArray[np.int64]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def room(images):  # noqa: ANN001, ANN201 (numba infers the types)
     """Room for so many images, as `Sorting`."""
@@ -43,11 +44,11 @@ def room(images):  # noqa: ANN001, ANN201 (numba infers the types)
         np.empty(images, np.uint64),
         np.empty(images, np.uint64),
         np.empty((3, 2**_DIGIT), np.int64),
-        np.empty((images // 2 + 1, 2), np.int64),
+        np.empty((images // 2, 2), np.int64),
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def sort_falling(scores, turned, within):  # noqa: ANN001, ANN201
     """Sort the images by falling score, or by rising score if turned.
@@ -79,7 +80,7 @@ def sort_falling(scores, turned, within):  # noqa: ANN001, ANN201
     return groups
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _key(score, turned):  # noqa: ANN001, ANN202
     # An unsigned number that rises where the score falls; 0.0 makes -0.0 positive.
@@ -88,7 +89,7 @@ def _key(score, turned):  # noqa: ANN001, ANN202
     return np.uint64(bits ^ ((bits >> 63) | np.int64(-(2**63))))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _sort_upper(within):  # noqa: ANN001, ANN202
     # By the upper 32 bits; what is equal in them stays in order.
@@ -115,7 +116,7 @@ def _sort_upper(within):  # noqa: ANN001, ANN202
     order[:] = spare
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _tell_apart(scores, turned, within):  # noqa: ANN001, ANN202
     # Sorts what agrees in the upper bits; the number of groups that tie, or -1 if those
@@ -139,7 +140,7 @@ def _tell_apart(scores, turned, within):  # noqa: ANN001, ANN202
     return groups
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _insert(scores, turned, part):  # noqa: ANN001, ANN202
     for place in range(1, len(part)):
@@ -151,13 +152,13 @@ def _insert(scores, turned, part):  # noqa: ANN001, ANN202
         part[at] = entry
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _tied(scores, within):  # noqa: ANN001, ANN202
     return _add_ties(scores, within, 0, 0, len(within.order))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _add_ties(scores, within, groups, start, stop):  # noqa: ANN001, ANN202
     while start < stop:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from threadpoolctl import ThreadpoolController
 
-FEW = 64
-"""Rows that are not worth a second thread."""
-
 
 class Threads:
     """As many threads as torch uses, while the context lasts.
+
+    Args:
+        few: Of fewer rows none is worth a second thread.
 
     Example:
         >>> with Threads() as threads:
@@ -25,8 +25,8 @@ class Threads:
         tensor(200.)
     """
 
-    def __init__(self) -> None:
-        self._count = torch.get_num_threads()
+    def __init__(self, *, few: int = 64) -> None:
+        self._count, self._few = torch.get_num_threads(), few
         self._pool = ThreadPoolExecutor(max(1, self._count - 1))  # and the caller's own
 
     def __enter__(self) -> "Threads":
@@ -54,9 +54,10 @@ class Threads:
             What it returned for each part, in order.
         """
         count = len(rows[0])
-        if count < FEW or self._count == 1:
+        if count < self._few or self._count == 1:
             return [kernel(*rows, *shared)]
-        ends = [count * part // self._count for part in range(self._count + 1)]
+        threads = min(self._count, count)
+        ends = [count * part // threads for part in range(threads + 1)]
         parts = [[one[start:stop] for one in rows] for start, stop in pairwise(ends)]
         running = [self._pool.submit(kernel, *part, *shared) for part in parts[1:]]
         return [kernel(*parts[0], *shared), *(one.result() for one in running)]

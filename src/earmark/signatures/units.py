@@ -11,9 +11,9 @@ from typing import no_type_check
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
-from numba import njit
 
 from .batches import TILE, Activations, as_rows, check_finite, pieces
+from .compiled import compiled
 from .threads import Threads
 
 
@@ -88,7 +88,7 @@ def _scaled_first(
             block.lengths[row] = length * scale
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _unit_rows(rows, units, lengths, offset):  # noqa: ANN001, ANN202
     features = rows.shape[1]
@@ -101,7 +101,7 @@ def _unit_rows(rows, units, lengths, offset):  # noqa: ANN001, ANN202
     return total
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _add_and_less(row, total, offset, out):  # noqa: ANN001, ANN202
     for feature in range(len(row)):
@@ -110,7 +110,7 @@ def _add_and_less(row, total, offset, out):  # noqa: ANN001, ANN202
         out[feature] = value - offset[feature]
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _sum_of_squares(values):  # noqa: ANN001, ANN202
     total = 0.0
@@ -119,7 +119,7 @@ def _sum_of_squares(values):  # noqa: ANN001, ANN202
     return total
 
 
-@njit(nogil=True, cache=True)
+@compiled
 @no_type_check  # compiled: the tests' type checks cannot look inside
 def _times(values, factor, out):  # noqa: ANN001, ANN202
     for place in range(len(values)):

@@ -55,7 +55,7 @@ class Alignment:
             return cls(value, trouble=str(error).rstrip("."))
 
 
-class Batches:
+class BatchAlignments:
     """CKA of each layer of one model with each of another, from HSICs of batches."""
 
     def __init__(self, xy: Tensor, xx: Tensor, yy: Tensor) -> None:

@@ -16,7 +16,7 @@ from ..models.classifier import Classifier
 from ..signatures.hsic import MinibatchHSIC, Moments, Standard, centred_gram
 from ..signatures.jackknife import image_interval
 from ..signatures.similarity import image_shares
-from .alignments import Alignment, Batches
+from .alignments import Alignment, BatchAlignments
 from .hooks import Layer, shown, watching
 from .progress import Tell
 
@@ -303,8 +303,8 @@ class _Gathered:
         )
 
     @cached_property
-    def _batches(self) -> list[Batches]:
-        return [Batches(*one.parts()) for one in self._minibatch]
+    def _batches(self) -> list[BatchAlignments]:
+        return [BatchAlignments(*one.parts()) for one in self._minibatch]
 
     def _of_batches(self, pair: Pair, variant: int, names: tuple[str, str]) -> Alignment:
         i, j = (wide.index(name) for wide, name in zip(self._wide, pair, strict=True))

@@ -79,7 +79,9 @@ def _singular(
     return records + _top(row, found, int(directions.importance.argmax()))
 
 
-@lru_cache(maxsize=1)  # of all models of a study, so that images are drawn once
+# All models of a study are shown the same `ConceptImages`, which compare by identity (of
+# images that could be read): then `draw`, which is kept for the same sets, draws once.
+@lru_cache(maxsize=1)
 def _sets(images: ConceptImages) -> ConceptSets:
     return ConceptSets(_names(images), images.positives, len(images.images))
 
