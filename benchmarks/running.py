@@ -73,7 +73,9 @@ def run(
     Returns:
         0, or 1 where a result is not the peer's.
     """
-    console = Console(stderr=False)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
     measured: list[tuple[Work, list[Line]]] = []
     try:
         for name, works in benches.items():

@@ -39,7 +39,9 @@ class Enough(Exception):
 def works(sizes: Sizes) -> Generator[Work]:
     """All layers, beside torch_cka on some of them, and beside the forward pass."""
     with TemporaryDirectory() as folder:
-        images = photographs(Path(folder), sizes.batch * sizes.batches).held()
+        count = sizes.batch * sizes.batches
+        drawn = photographs(Path(folder), 2 * count)
+        images, twice = drawn.without(range(count, 2 * count)).held(), drawn.held()
         model = resnet(sizes)
         batches = [*_batches(model, images, sizes.batch)]  # in the order of the comparison
         how = Comparing(pairs="all", batch_size=sizes.batch, standardized=False, workers=0)
@@ -57,6 +59,12 @@ def works(sizes: Sizes) -> Generator[Work]:
                     role="floor",
                     run=partial(_forward, model.encoder, batches),
                     target=1.5,
+                ),
+                Way(
+                    name="images doubled",
+                    role="doubled",
+                    run=partial(compare, model, model, twice),
+                    target=2.2,
                 ),
             ),
             compare=partial(_differences, model.encoder, batches, _sampled(names)),
