@@ -263,6 +263,26 @@ def test_a_negligible_chance_is_bounded_instead():
         mixed.unique(0.85)
 
 
+def test_labels_of_64_positives_are_permuted_and_of_65_are_not():
+    sizes = [65, 64, 2]
+    pairs = [(np.arange(n), np.arange(n, 2 * n)) for n in sizes]
+
+    few = few_of(pairs, 130)
+
+    assert few.starts.tolist() == [0, 128, 132]
+    assert few.images().tolist() == [*range(128), *range(4)]
+
+    activations = np.random.default_rng(0).standard_normal((200, 1))
+    chances = [
+        probe_concepts(activations, np.eye(1), {"one": range(n)}, checked=True).chance
+        for n in sizes
+    ]
+    expected = float(chance_of_precision(0.55, 64))
+    assert chances[1]([0.55]).unique(0.55)[0] == pytest.approx(expected, abs=0.06)
+    with pytest.raises(ValueError, match="also for concepts of more than 64"):
+        chances[0]([0.55])
+
+
 def noise(seed: int, planted: int = 0) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
     """Noise of 120 images, with concepts of 2 to 10 images, and some planted ones of 20."""
     random = np.random.default_rng(seed)

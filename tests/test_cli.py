@@ -1,12 +1,18 @@
 """The command: help with examples, and one line for whatever goes wrong."""
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from earmark import cli
+from earmark.cli.allocator import keep_freed_memory
 
 COMMANDS = ["check", "cka", "demo", "er", "finetune", "interpolate", "prune", "report"]
 COMMANDS += ["scan", "soup", "study", "train"]
@@ -116,3 +122,62 @@ def test_freed_memory_is_kept_unless_the_environment_says_otherwise(asked: str):
 
     assert before > 1000
     assert (after > 1000) == bool(asked)
+
+
+TRIM, MMAP = -1, -3  # as malloc.h numbers them
+
+
+def asked_of(
+    monkeypatch: pytest.MonkeyPatch, answers: list[int], **environment: str
+) -> list[tuple[int, int]]:
+    """What a C library is asked for, whose `mallopt` answers in turn what it is told to."""
+    asked: list[tuple[int, int]] = []
+    left = iter(answers)
+
+    def mallopt(parameter: int, value: int) -> int:
+        asked.append((parameter, value))
+        return next(left)
+
+    for name in [name for name in os.environ if name.startswith(("MALLOC", "GLIBC"))]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("answers", "thresholds"),
+    [([1, 1], [2**30]), ([0, 1, 1], [2**30, 2**25]), ([0, 0], [2**30, 2**25])],
+)
+def test_a_refused_threshold_gives_way_to_a_smaller_one(
+    answers: list[int], thresholds: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    """Some of glibc's versions allow 32 MiB at most; the other would then do nothing."""
+    asked = asked_of(monkeypatch, answers)
+
+    blocks = [value for parameter, value in asked if parameter == MMAP]
+    assert blocks == thresholds
+    trimmed = [value for parameter, value in asked if parameter == TRIM]
+    assert trimmed == ([2**31 - 1] if any(answers) else [])
+    assert asked[: len(blocks)] == [(MMAP, value) for value in blocks]
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+def test_what_the_environment_says_of_the_allocator_stands(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    assert not asked_of(monkeypatch, [1, 1], **{name: "glibc.malloc.arena_max=1"})
+
+
+def test_the_command_keeps_memory_before_it_starts(monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: done.append("kept"))
+    monkeypatch.setattr(cli, "app", lambda: done.append("ran"))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back then
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+
+    cli.main()
+
+    assert done == ["kept", "ran"]

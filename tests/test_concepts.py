@@ -19,6 +19,7 @@ from earmark import (
     probe_concepts,
     random_basis,
 )
+from earmark.signatures import projecting
 from earmark.signatures.batches import TILE
 
 few_values = st.sampled_from([-1.0, -0.0, 0.0, 1e-300, 0.5, 1.0])
@@ -310,6 +311,72 @@ def test_batches_are_probed_as_one_array():
     parts = probe_concepts(activations.split(1100), directions, concepts)
 
     assert torch.equal(whole.average_precision, parts.average_precision)
+
+
+@pytest.mark.parametrize("orientation", ["mean", "given", "both"])
+def test_directions_are_probed_as_one_block(
+    orientation: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Whole numbers, whose projections are exact, tie, and lean to either side."""
+    directions = 3 * torch.get_num_threads() + 1
+    activations = torch.randint(-3, 4, (90, 6)).double()
+    vectors = torch.randint(-3, 4, (directions, 6)).double()
+    vectors[:, 0] = 4  # the length that they are divided by
+    sets = {"a": range(10), "b": range(5, 40), "c": [80, 3, 44]}
+
+    def probe() -> ConceptProbe:
+        return probe_concepts(
+            activations, vectors, sets, orientation=orientation, checked=True
+        )
+
+    whole = probe()
+    monkeypatch.setattr(projecting, "HELD", 0)  # a direction for each thread at a time
+    parts = probe()
+
+    assert whole.average_precision.shape == (3, directions)
+    assert whole.least is not None
+    assert whole.checked is not None
+    assert parts.checked is not None
+    for found, expected in (
+        (parts.average_precision, whole.average_precision),
+        (parts.least, whole.least),
+        (parts.signs, whole.signs),
+        (parts.checked.redrawn, whole.checked.redrawn),
+        (parts.checked.halves, whole.checked.halves),
+    ):
+        assert_close(found, expected, rtol=0, atol=0)
+    for one, other in zip(parts.checked.ordered, whole.checked.ordered, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.orders.tolist() == other.orders.tolist()
+        assert one.images.tolist() == other.images.tolist()
+
+
+def test_a_direction_is_projected_alone_as_among_others():
+    """Many scores are equal but for rounding, which must be the same for both."""
+    activations = torch.randint(-3, 4, (90, 6)).double()
+    directions = torch.randint(-5, 6, (7, 6)).double()
+    sets = {"a": range(10), "b": range(5, 40)}
+
+    together = probe_concepts(activations, directions, sets).average_precision
+
+    for one in range(7):
+        alone = probe_concepts(activations, directions[one : one + 1], sets)
+        assert_close(alone.average_precision[:, 0], together[:, one], rtol=0, atol=0)
+
+
+def test_rounding_turns_no_direction():
+    """Constant scores, and palindromes, rank as well from either end."""
+    whole = {f"c{count}": range(count) for count in range(2, 400, 13)}
+    constant = probe_concepts(np.ones((900, 1)), np.ones((1, 1)), whole, orientation="both")
+    assert (constant.signs == 1).all()
+
+    scores, random = np.arange(40.0)[:, None], np.random.default_rng(0)
+    for _ in range(20):
+        half = random.permutation(20)[:10]
+        mirrored = {"c": [*half, *(39 - half)]}
+        probe = probe_concepts(scores, np.ones((1, 1)), mirrored, orientation="both")
+        assert (probe.signs == 1).all()
 
 
 def test_unknown_orientation():

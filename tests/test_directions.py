@@ -18,6 +18,7 @@ from earmark import (
     random_basis,
     remove_class_constant,
 )
+from earmark.signatures.seeing import mean_activation
 
 REAL_HEAD = Path(__file__).parent / "data" / "clip_vit_b32_datacomp_head.npy"
 sizes = st.integers(1, 12)
@@ -314,6 +315,16 @@ def test_a_zero_vector_has_no_cosine():
 def test_equal_images_have_no_cosine_once_centred():
     with pytest.raises(ValueError, match="Image 0 has activations of length 0"):
         privileged_directions(torch.eye(3), torch.full((3, 3), 0.1), gauge_fixed=True)
+
+
+@given(value=st.floats(-1e9, 1e9), images=st.integers(1, 200))
+def test_the_mean_of_equal_images_is_theirs_to_the_bit(value: float, images: int):
+    """Centred on it they are 0, and not what a mean of sums would leave."""
+    rows = np.full((images, 2), [value, 0.1])
+
+    for one in (rows, torch.from_numpy(rows).split(3), rows.astype(np.float32)):
+        found = mean_activation(one, 2)
+        assert found.tolist() == np.asarray(one[0]).reshape(-1, 2)[0].tolist()
 
 
 def test_features_must_agree():

@@ -1,5 +1,7 @@
 """Compiled Gram matrices against float64's, and what is left of float32's digits."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from earmark.signatures import hsic
-from earmark.signatures.gram import gram_matrices
+from earmark.signatures.gram import _shared, gram_matrices
 from earmark.signatures.hsic import Moments, centred_gram, ratio
 
 WIDE = hsic.WIDE + 137  # no multiple of what a register, a cache or a thread takes
@@ -73,6 +75,52 @@ def test_many_features_are_shared_by_threads_in_order():
 
     assert (centred(found[0]) - expected).abs().max() <= 1e-7 * expected.abs().max()
     assert all(torch.equal(one, found[0]) for one in found)
+
+
+@pytest.mark.parametrize("images", [1, 4, 30, 300, 3000])
+@pytest.mark.parametrize("features", [1, 1000, 100_003, 2**22])
+def test_all_matrices_take_a_quarter_of_the_activations_memory_at_most(
+    images: int, features: int
+):
+    parts = sorted(_shared(lambda start, stop: (start, stop), images, features))
+
+    starts, stops = zip(*parts, strict=True)
+    assert (*starts, features) == (0, *stops)
+    if len(parts) > 1:
+        activations, matrices = 4 * images * features, len(parts) * 8 * images**2
+        assert matrices <= activations / 4
+    if images * features > 2**24 and features >= 64 * images:
+        assert len(parts) >= 8  # for as many threads
+
+
+FORKED = """
+import os, signal, time
+import torch
+from earmark.signatures.gram import gram_matrices
+
+torch.set_num_threads(2)
+rows = torch.randn(4, 2**18)
+expected = gram_matrices(rows)
+time.sleep(0.1)  # until its other thread waits for work
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    os._exit(not torch.equal(gram_matrices(rows), expected))
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_forked_process_has_threads_of_its_own():
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+
+    assert ran.stdout.strip() == "0"
 
 
 def kinds(images: int) -> dict[str, Tensor]:

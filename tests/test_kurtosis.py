@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from earmark import activation_kurtosis, image_kurtosis
+from earmark.signatures import kurtosis
 
 
 @pytest.mark.parametrize(
@@ -151,3 +152,64 @@ def test_whole_numbers_have_a_kurtosis():
     expected = scipy.stats.kurtosis(rows.numpy(), axis=1, fisher=False)
 
     assert_close(image_kurtosis(rows).numpy(), expected, rtol=1e-12, atol=0)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images the compiled kernel leaves to torch, from now on."""
+    left: list[int] = []
+    checked = kurtosis._checked_powers
+
+    def powers(rows: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        left.append(len(rows))
+        return checked(rows, images)
+
+    monkeypatch.setattr(kurtosis, "_checked_powers", powers)
+    return left
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_ordinary_images_are_left_to_the_compiled_kernel(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    rows, left = torch.randn(10_001, 9).to(dtype), counted(monkeypatch)
+
+    image_kurtosis(rows)
+    image_kurtosis([rows[:3].numpy(), rows[3:].numpy()])
+
+    assert not sum(left)
+
+    image_kurtosis(rows.double() * 1e100)  # which it cannot take
+
+    assert sum(left) == len(rows)
+
+
+def arrays(rows: np.ndarray) -> list[np.ndarray | list[np.ndarray]]:
+    return [rows, [rows[:40], rows[40:]], list(np.split(rows, len(rows)))]
+
+
+@pytest.mark.parametrize("image", [0, 37, 99])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(0.1, "constant"), (np.nan, "NaN or infinite"), (-np.inf, "NaN or infinite")],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_names_the_only_such_image_of_an_array(
+    image: int, value: float, message: str, dtype: type
+):
+    rows = np.random.default_rng(0).standard_normal((100, 30)).astype(dtype)
+    rows[image] = value
+
+    for one in arrays(rows):
+        with pytest.raises(ValueError, match=f"Image {image} has {message}"):
+            image_kurtosis(one)
+
+
+@pytest.mark.parametrize("image", [0, 37, 99])
+@pytest.mark.parametrize("scale", [1e100, 1e-100])
+def test_one_image_of_an_array_with_a_scale_of_its_own(image: int, scale: float):
+    rows = np.random.default_rng(0).standard_normal((100, 30))
+    expected = scipy.stats.kurtosis(rows, axis=1, fisher=False)
+    rows[image] *= scale
+
+    for one in arrays(rows):
+        assert_close(image_kurtosis(one).numpy(), expected, rtol=1e-12, atol=0)

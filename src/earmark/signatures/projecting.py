@@ -156,6 +156,8 @@ def _project(
 ) -> NDArray[np.float64]:
     """Projections of shape (direction, image)."""
     scores = np.empty((len(directions), images))
+    # One direction alone would be another product of numpy's, which rounds otherwise.
+    vectors = directions.numpy().repeat(2 if len(directions) == 1 else 1, axis=0)
     with products_apart(), Threads() as threads:
         for first, piece in pieces(activations, features=directions.shape[1]):
             along = scores[:, first : first + len(piece)].T
@@ -163,7 +165,7 @@ def _project(
                 product = as_float64(piece) @ directions.T.to(piece.device)
                 along[:] = product.cpu().numpy()
             else:
-                threads.over(_products, [as_rows(piece), along], directions.numpy())
+                threads.over(_products, [as_rows(piece), along], vectors)
     if not np.isfinite(scores).all():
         for _ in tiles(activations):  # which names an image whose activations are not
             pass
@@ -181,4 +183,5 @@ def _products(
         for start in range(0, len(rows), _AT_ONCE):
             part = rows[start : start + _AT_ONCE]
             some[: len(part)] = part
-            along[start : start + len(part)] = (vectors @ some.T).T[: len(part)]
+            product = (vectors @ some.T).T[: len(part), : along.shape[1]]
+            along[start : start + len(part)] = product
