@@ -19,10 +19,12 @@ lint: .venv/developed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# NAMES, of benches, measures only these.
+# NAMES, of benches, measures only these; OUT is the folder of the table.
 bench: .venv/benched
-	$(if $(THINGSVISION),-@$(MAKE) --no-print-directory .venv-thingsvision/installed)
-	THINGSVISION=$(THINGSVISION) OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks $(NAMES)
+	$(if $(THINGSVISION),$(if $(findstring encoding,$(or $(NAMES),encoding)),\
+		-@$(MAKE) --no-print-directory .venv-thingsvision/installed))
+	THINGSVISION=$(THINGSVISION) OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks $(NAMES) \
+		$(if $(OUT),--out $(OUT))
 
 clean:
 	rm -rf .venv .venv-thingsvision earmark-demo earmark-bench

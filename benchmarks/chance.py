@@ -33,10 +33,17 @@ def works(sizes: Sizes) -> Generator[Work]:
     yield Work(
         name=f"Chance of the largest AP over {sizes.permuted} directions reaching "
         f"{THRESHOLD}, {PERMUTATIONS} permutations",
-        conditions=_conditions(sizes),
+        conditions=_conditions(sizes, len(probe.chance((THRESHOLD,)).permuted)),
         ways=(
             Way(name="earmark", role="earmark", run=partial(probe.chance, (THRESHOLD,))),
             *_peers(scores.T.copy(), keys, sizes),
+            Way(
+                name="probe_concepts(checked=True), before it",
+                role="part",
+                run=partial(
+                    probe_concepts, scores, basis, sets, orientation="given", checked=True
+                ),
+            ),
             *_doubled(sizes),
         ),
         compare=partial(_differences, scores, pairs, keys, probe.positives.numpy()),
@@ -147,9 +154,12 @@ def _told(scores: NDArray[np.float32], keys: NDArray[np.float64]) -> NDArray[np.
     return found
 
 
-def _conditions(sizes: Sizes) -> str:
+def _conditions(sizes: Sizes, permuted: int) -> str:
     return (
-        f"{sizes.shown:,} images, {sizes.concepts:,} concepts, "
-        f"{sizes.permuted} directions of float32 scores with ties, sorted before; "
-        f"seed {SEED}; compiled before; all cores."
+        f"`ConceptProbe.chance`: {sizes.shown:,} images, {sizes.concepts:,} concepts, of "
+        f"which it permutes the {permuted:,} that have few enough images to reach "
+        f"{THRESHOLD} by chance at all, and bounds the others; scikit-learn and AP again "
+        f"take all, as who does not know the bound must. {sizes.permuted} directions of "
+        "float32 scores with ties, probed before; a lower threshold takes more; seed "
+        f"{SEED}; compiled before; all cores."
     )

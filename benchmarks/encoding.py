@@ -119,8 +119,8 @@ def _same(other: str, results: Results) -> Iterator[Difference]:
 
 def _conditions(images: ImageSet, sizes: Sizes) -> str:
     return (
-        f"{len(images)} photographs of 500 x 400, {BATCHES} batches of "
+        f"`encode`: {len(images)} photographs of 500 x 400, {BATCHES} batches of "
         f"{sizes.batch}, {sizes.pixels} pixels, float32, random weights, seed {SEED}; "
         f"earmark and the loop channels last; {torch.get_num_threads()} threads; the "
-        "allocator as below."
+        "allocator as it is."
     )

@@ -24,7 +24,8 @@ def works(sizes: Sizes) -> Generator[Work]:
     run = partial(privileged_directions, weight)
     yield Work(
         name=f"Importance, {sizes.images:,} x {sizes.features:,} x {sizes.classes:,}",
-        conditions=f"float32 activations and weight; seed {SEED}; all cores.",
+        conditions="`privileged_directions`: float32 activations and weight; "
+        f"seed {SEED}; compiled before; all cores.",
         ways=(
             Way(name="earmark", role="earmark", run=partial(run, images)),
             *_peers(weight, images),

@@ -23,7 +23,8 @@ def works(sizes: Sizes) -> Generator[Work]:
     tensor = torch.from_numpy(images)
     yield Work(
         name=f"Activation kurtosis, {sizes.images:,} x {sizes.features:,}",
-        conditions=f"float32, rows contiguous; seed {SEED}; compiled before; all cores.",
+        conditions="`activation_kurtosis`: float32, an image's features side by side in "
+        f"memory; seed {SEED}; compiled before; all cores.",
         ways=(
             Way(name="earmark", role="earmark", run=partial(activation_kurtosis, images)),
             *peers(images, role="peer", target=30),

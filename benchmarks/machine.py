@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+import subprocess
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,6 +35,7 @@ def machine() -> dict[str, str]:
     }
     mkl = "MKL" if torch.backends.mkl.is_available() else "no MKL"
     return {
+        "measured": f"{date.today().isoformat()}, earmark at commit {_commit()}",
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "caches": ", ".join(_caches()) or "not told",
@@ -46,6 +49,13 @@ def machine() -> dict[str, str]:
         "allocator": " ".join((*platform.libc_ver(), "malloc", *_set(ALLOCATOR))),
         "environment": " ".join(_set(THREADS)) or "nothing set",
     }
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    root = Path(__file__).parent
+    told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
+    return told.stdout.strip() or "unknown"
 
 
 def _processor() -> str:

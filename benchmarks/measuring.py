@@ -94,6 +94,7 @@ class Line:
         work: The work's name.
         way: The way's.
         role: The way's.
+        scaled: Whether a sample was run, and its seconds scaled to the whole.
         rounds: How many seconds it rests on.
         seconds: Their median; None where it was not run.
         least: The least of them.
@@ -111,6 +112,7 @@ class Line:
     work: str
     way: str
     role: str
+    scaled: bool = False
     rounds: int = 0
     seconds: float | None = None
     least: float | None = None
@@ -248,6 +250,7 @@ def _line(
         work=work.name,
         way=way.name,
         role=way.role,
+        scaled=bool(way.run and way.seconds and not way.memory),
         target=way.target,
         memory=memory,
         memory_ratio=share,

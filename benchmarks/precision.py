@@ -150,6 +150,7 @@ def _doubled(sizes: Sizes) -> Iterator[Way]:
 
 def _conditions(sizes: Sizes, drawn: Drawn) -> str:
     return (
+        "`precisions` of what `probe_concepts` projects and draws before: "
         f"{sizes.shown:,} images, {2 * drawn.positives.sum():,} positives and negatives "
         f"in all, {2 * drawn.positives.min()} to {2 * drawn.positives.max():,} a concept; "
         f"{sizes.directions} directions of float32 scores, 1 image in 100 tied, on -0 and "

@@ -34,7 +34,7 @@ def works(sizes: Sizes) -> Generator[Work]:
     yield Work(
         name=f"Pruning curve at {FRACTIONS} fractions, {sizes.images:,} x "
         f"{sizes.features:,} x {sizes.classes:,}",
-        conditions=f"float32 activations and weight, SVD given; seed {SEED}; compiled "
+        conditions=f"`pruning_curve`: float32, the SVD given; seed {SEED}; compiled "
         "before; all cores.",
         ways=(
             Way(name="earmark", role="earmark", run=partial(run, images, truth)),

@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from importlib import import_module
+from math import ceil
 from pathlib import Path
 
 from rich.console import Console
@@ -37,18 +38,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 where a result is not the peer's. A target that is missed is no error.
     """
     parser = ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--size", choices=[*SIZES], default="full")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("earmark-bench"))
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"all, or some of {', '.join(NAMES)}"
+    )
+    parser.add_argument(
+        "--size", choices=[*SIZES], default="full", help="tiny: for the results alone"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way: 5")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("earmark-bench"),
+        help="folder of the table, which is written anew: earmark-bench",
+    )
     asked = parser.parse_args(arguments)
+    if asked.rounds < 1:
+        parser.error(f"--rounds is 1 or more, not {asked.rounds}")
+    if asked.out.exists() and not asked.out.is_dir():
+        parser.error(f"--out {asked.out} is no folder: name another")
     if unknown := set(asked.names) - set(NAMES):
         parser.error(f"there is no {', '.join(sorted(unknown))}: take {', '.join(NAMES)}")
     benches = {name: named(name) for name in asked.names or NAMES}
     about = (
-        f"Sizes: {asked.size}. {asked.rounds} rounds, or nine for five where a run takes "
+        f"Sizes: {asked.size}. {asked.rounds} rounds, {ceil(asked.rounds * 9 / 5)} where a "
+        "run of earmark takes less than .1 s, in which the ways take turns; times and "
+        "ratios are medians over them. ≈ marks what was run on a sample and scaled. "
+        "Processor only: no GPU."
     )
-    about += "milliseconds; the ways take turns, and ratios are medians over rounds."
     return run(benches, SIZES[asked.size], rounds=asked.rounds, out=asked.out, about=about)
 
 

@@ -28,7 +28,7 @@ from .inputs import SEED, Sizes, largest, photographs
 from .measuring import Difference, Results, Way, Work, observed
 
 HALF = (0.5, 0.5, 0.5)
-PEER, FLOOR = "torch_cka 0.21, sampled layers, scaled", "the forward pass alone"
+PEER, FLOOR = "torch_cka 0.21, 6 layers, scaled to all", "the forward pass alone"
 SAMPLE = 6  # layers that are compared by torch_cka, and in float64
 
 
@@ -122,7 +122,7 @@ def _peer(model: Classifier, batches: list[Tensor], names: list[str]) -> Way:
 
     def scaled(took: Any) -> float:
         forward = 2 * took[FLOOR]  # the two passes are made once, whatever the pairs
-        return forward + (took[PEER] - forward) * pairs / seen
+        return forward + max(took[PEER] - forward, 0) * pairs / seen
 
     return Way(
         name=PEER,
@@ -278,9 +278,11 @@ def _hsic(one: Any, other: Any) -> float:
 def _conditions(sizes: Sizes, encoder: nn.Module, layers: int) -> str:
     modules = len([*encoder.modules()])
     return (
-        f"torchvision, random weights; of {modules} modules earmark compares {layers}, as "
-        "the others return the very same numbers, or are called several times; torch_cka "
+        f"`compare_layers`: torchvision, random weights; of {modules} modules earmark "
+        f"compares {layers}, as the others return the very same numbers, or are called "
+        "several times; torch_cka "
         f"compares all {modules}, of which it keeps the last call. {sizes.batches} batches "
         f"of {sizes.batch}, {sizes.pixels} pixels, float32, channels last, images decoded "
-        f"before; seed {SEED}; {torch.get_num_threads()} threads; the allocator as below."
+        f"before; seed {SEED}; {torch.get_num_threads()} threads; the allocator "
+        "as it is: the command earmark sets it, which makes the forward pass the faster."
     )

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from .measuring import Line, Work
 
 Measured = Sequence[tuple[Work, Sequence[Line]]]
 
-HEADINGS = ("way", "median (least to most)", "memory", "ratio", "asked", "met")
+HEADINGS = ("way", "median (least to most)", "memory at the peak", "ratio", "asked", "met")
 
 
 def shown(work: Work, lines: Sequence[Line]) -> Table:
@@ -22,6 +23,7 @@ def shown(work: Work, lines: Sequence[Line]) -> Table:
         caption=work.conditions,
         title_justify="left",
         expand=True,
+        box=SIMPLE,
     )
     for line in lines:
         plain = (cell.replace("**", "") for cell in cells(line))
@@ -93,7 +95,7 @@ def cells(line: Line) -> tuple[str, ...]:
     return (
         f"**{line.way}**" if line.role == "earmark" else line.way,
         _spread(line),
-        "" if line.memory is None else bytes_(line.memory),
+        _memory(line),
         _ratio(line),
         _asked(line),
         ", ".join(
@@ -133,6 +135,8 @@ def bytes_(value: float) -> str:
         >>> bytes_(3 * 2**20), bytes_(1.5 * 2**30)
         ('3 MiB', '1.50 GiB')
     """
+    if value < 2**20:
+        return "< 1 MiB"
     return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:,.0f} MiB"
 
 
@@ -143,14 +147,21 @@ def _figures(value: float) -> str:
 def _spread(line: Line) -> str:
     if line.seconds is None or line.least is None or line.most is None:
         return "not run"
-    return f"{seconds(line.seconds)} ({seconds(line.least)} to {seconds(line.most)})"
+    spread = f"{seconds(line.seconds)} ({seconds(line.least)} to {seconds(line.most)})"
+    return f"≈ {spread}" if line.scaled else spread
 
 
 _SAYS = {
-    "peer": "{} x faster",
-    "floor": "{} x its time",
-    "doubled": "{} x the time",
+    "peer": "takes {} x as long",
+    "floor": "{} x the floor's time",
+    "doubled": "{} x when doubled",
 }
+
+
+def _memory(line: Line) -> str:
+    if line.memory is None:
+        return ""
+    return f"{bytes_(line.memory)} (sample)" if line.scaled else bytes_(line.memory)
 
 
 def _ratio(line: Line) -> str:

@@ -16,7 +16,7 @@ from earmark.signatures import hsic
 from earmark.signatures.hsic import MinibatchHSIC, centred_gram
 from earmark.signatures.jackknife import batch_interval, batch_intervals, image_interval
 from earmark.signatures.similarity import cka_interval
-from earmark.study.alignments import Batches
+from earmark.study.alignments import BatchAlignments
 
 Sets = tuple[Tensor, Tensor]  # each of shape (set, image, feature)
 
@@ -268,6 +268,6 @@ def test_corners_as_far_apart_have_none_though_they_outnumber_features():
 
 def test_a_dead_layer_is_named_before_there_are_too_few_batches():
     alive = torch.ones(3, 1).double()
-    found = Batches(torch.zeros(3, 1, 1).double(), alive, 0 * alive)
+    found = BatchAlignments(torch.zeros(3, 1, 1).double(), alive, 0 * alive)
 
     assert "y do not tell the images apart" in found.alignment(0, 0, ("x", "y")).trouble

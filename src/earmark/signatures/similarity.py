@@ -85,6 +85,8 @@ def hsics(
 def _pair(
     x: Array, y: Array, least: int, *, standardized: bool
 ) -> tuple["_Centred", "_Centred"]:
+    for side in (x, y):
+        width(side)  # which refuses what is not of shape (image, feature)
     if len(x) != len(y):
         raise ValueError(
             f"CKA needs the same images on both sides, got {len(x)} and {len(y)}."

@@ -82,7 +82,7 @@ class BatchAlignments:
         value, low, high = self._found[i][j]
         if not isnan(low):
             return Alignment(value, (low, high))
-        if self._few and not isnan(value):
+        if self._few and not isnan(value):  # told once: there may be 20,000 pairs
             return Alignment(value, trouble=self._few)
         return Alignment.of(lambda: self._shares(i)[..., j], batch_interval, names)
 
