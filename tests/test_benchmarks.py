@@ -209,7 +209,8 @@ def test_cells_say_what_is_asked_and_what_is_missing():
 
     assert found[0][1:2] == ("2 s (1 s to 4 s)",)
     assert found[0][4] == "≤ 2.5 s; ≤ < 1 MiB"
-    assert found[1][3:] == ("takes 200 x as long; 0.40 of its memory", "≥ 150; ≤ 0.50", "yes, yes")
+    asked = ("takes 200 x as long; 0.40 of its memory", "≥ 150; ≤ 0.50", "yes, yes")
+    assert found[1][3:] == asked
     assert found[5][1] == "not run"
     text = markdown([(adding, lines(adding, ROUNDS, PEAKS))], {}, about="Given.")
     assert all(" | ".join(row) in text for row in found)
