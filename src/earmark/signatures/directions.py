@@ -241,7 +241,8 @@ def parts_of(directions: Directions, weight: Tensor) -> tuple[Tensor, Tensor, Te
             "The directions are of a weight of another shape: decompose this one."
         )
     expected = remove_class_constant(weight) if directions.gauge_fixed else weight
-    again = torch.from_numpy((left * sigma).numpy() @ right.numpy())  # faster than torch's
-    if not torch.allclose(again, expected, atol=1e-9 * float(sigma[0])):
+    # In numpy, whose threads wait busily after a product and would hold up torch's.
+    again = (left * sigma).numpy() @ right.numpy()
+    if not np.allclose(again, expected.numpy(), atol=1e-9 * float(sigma[0])):
         raise ValueError("The directions are those of another weight: decompose this one.")
     return left, sigma, right

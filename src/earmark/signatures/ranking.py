@@ -68,7 +68,9 @@ def membership(
     parts = np.array([[len(part) for part in pair] for pair in pairs])
     image = np.concatenate([part for pair in pairs for part in pair])
     kind = np.arange(2 * len(pairs)).reshape(-1, 2)[:, ::-1].ravel().repeat(parts.ravel())
-    narrow = np.uint16 if 2 * len(pairs) <= 2**16 else np.uint32
+    # Ranks are as narrow as events, so that twice as many stay in the cache.
+    most = max(2 * len(pairs), 1 + int(parts.sum(axis=1).max()))
+    narrow = np.uint16 if most <= 2**16 else np.uint32
     events = np.zeros(len(image) + _AT_ONCE, narrow)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(image, minlength=images))])
     by_image(image, kind, offsets[:-1].copy(), events)
@@ -121,7 +123,7 @@ def average_precisions(scores, turned, sets, both):  # noqa: ANN001, ANN201
     found = np.empty((2 if both else 1, 2, directions, len(sets.positives)))
     within = room(images)
     stream = np.empty_like(sets.events)
-    ranks = np.empty(sets.starts[-1], np.uint32)
+    ranks = np.empty(sets.starts[-1], sets.events.dtype)
     tops = np.empty((len(ranks) + 1, 3), np.uint32)  # the first row counts the others
     for direction in range(directions):
         groups = sort_falling(scores[direction], turned[direction], within)
@@ -163,7 +165,7 @@ def _meet(order, start, stop, sets, stream, counters, ranks):  # noqa: ANN001, A
         for place in range(_gather(order, start, end, sets, stream)):
             one = np.uint64(stream[place])
             counter = counters[one >> _ONE] + _ONE
-            ranks[counter >> _WORD] = np.uint32(counter & _LOW)
+            ranks[counter >> _WORD] = counter & _LOW
             counters[one >> _ONE] = counter + ((one & _ONE) << _WORD)
         start = end
 
@@ -241,7 +243,7 @@ def _close(events, sets, counters, tied, written, beyond):  # noqa: ANN001, ANN2
         hits, seen = np.int64(tied[one] >> _WORD), np.int64(counter & _LOW)
         first = counter >> _WORD
         for hit in range(hits):
-            ranks[first + np.uint64(hit)] = np.uint32(seen + met)
+            ranks[first + np.uint64(hit)] = seen + met
         before = np.int64(first - sets.starts[one])
         if hits and met > 1:
             left = sets.positives[one] - before - hits
