@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 from earmark.data.images import ImageSet
 from earmark.models.classifier import Classifier
@@ -26,9 +26,10 @@ class Extractor:
     ) -> None:
         self._folder = TemporaryDirectory()
         folder = Path(self._folder.name)
-        torch.save(model.encoder.state_dict(), folder / "weights.pt")
+        weights = {k: v.contiguous() for k, v in model.encoder.state_dict().items()}
+        save_file(weights, folder / "weights.safetensors")
         places = {
-            "weights": str(folder / "weights.pt"),
+            "weights": str(folder / "weights.safetensors"),
             "images": str(images.root),
             "out": str(folder / "out"),
             "pixels": model.transform(images.open(0)).shape[-1],

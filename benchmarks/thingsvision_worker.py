@@ -16,7 +16,6 @@ from typing import Any
 
 def extractor_of(asked: dict[str, Any]) -> tuple[Any, Any]:
     """The model with the weights that earmark encodes with, and its preprocessing."""
-    import torch
     from torchvision import transforms
 
     bicubic = transforms.InterpolationMode.BICUBIC
@@ -29,7 +28,8 @@ def extractor_of(asked: dict[str, Any]) -> tuple[Any, Any]:
     extractor = import_module("thingsvision").get_extractor(
         model_name=asked["model"], source="timm", device="cpu", pretrained=False
     )
-    extractor.model.load_state_dict(torch.load(asked["weights"]), strict=False)
+    weights = import_module("safetensors.torch").load_file(asked["weights"])
+    extractor.model.load_state_dict(weights, strict=False)
     extractor.model.eval()
     return extractor, shown
 
