@@ -45,7 +45,7 @@ class Sizes:
     directions: int = 512
     permuted: int = 64
     batch: int = 32
-    batches: int = 3
+    batches: int = 5
     resnet: str = "resnet50"
     layers: str = "*"
     encoders: tuple[str, ...] = ("resnet50", "vit_base_patch32_224")

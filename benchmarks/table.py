@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 from .measuring import Line, Work
@@ -26,7 +27,7 @@ def shown(work: Work, lines: Sequence[Line]) -> Table:
         box=SIMPLE,
     )
     for line in lines:
-        plain = (cell.replace("**", "") for cell in cells(line))
+        plain = (escape(cell.replace("**", "")) for cell in cells(line))
         table.add_row(*plain, style="bold" if line.role == "earmark" else "")
     return table
 
