@@ -15,7 +15,6 @@ from earmark import (
     random_basis,
     remove_class_constant,
 )
-from earmark.signatures import factoring
 from earmark.signatures.factoring import ORDERS, FactoredHead, factor_head
 
 sizes = st.integers(2, 8)
@@ -177,21 +176,6 @@ def test_by_importance_a_head_finds_its_own():
     assert torch.equal(found.read, given_.read)
     ranked = known.importance.argsort(descending=True)
     assert torch.equal(found.read, known.right[ranked])
-
-
-def test_gauge_fixed_directions_at_hand_are_not_found_again(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    weight, h, _ = case(9, 6, 50)
-    fixed = privileged_directions(weight, h, gauge_fixed=True)
-    expected = factor_head(weight, h, order="singular, gauge-fixed")
-    monkeypatch.setattr(factoring, "decompose", None)
-
-    found = factor_head(weight, h, order="singular, gauge-fixed", directions=fixed)
-
-    assert torch.equal(found.read, fixed.right)
-    for kept in range(7):
-        assert_close(logits(found, h, kept), logits(expected, h, kept))
 
 
 def test_seeds_draw_other_rotations():

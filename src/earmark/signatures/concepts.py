@@ -28,6 +28,8 @@ from .ranking import membership
 ENCODED = 0.9
 """Average precision from which a concept counts as encoded (Section 4)."""
 
+_AT_ONCE = 64  # columns of scores
+
 FLOOR = 20
 """Positives from which a random direction encodes a concept less than once in 100,000."""
 
@@ -293,9 +295,12 @@ def average_precision(scores: Array, positives: Any) -> Float64[Tensor, "directi
         raise ValueError("Average precision needs at least one positive image, got none.")
     shown = np.flatnonzero(labels.numpy()), np.flatnonzero(~labels.numpy())
     everything = membership([shown], len(table))
-    scores = np.ascontiguousarray(table.T.numpy())
-    found = along(scores, everything, np.zeros(len(scores), np.bool_))
-    return torch.from_numpy(found[0, 0, :, 0])
+    found: list[np.ndarray] = []
+    for columns in table.split(_AT_ONCE, dim=1):  # each is copied, to lie in one piece
+        scores = np.ascontiguousarray(columns.numpy().T)
+        turned = np.zeros(len(scores), np.bool_)
+        found.append(along(scores, everything, turned)[0, 0, :, 0])
+    return torch.from_numpy(np.concatenate(found))
 
 
 def probe_concepts(

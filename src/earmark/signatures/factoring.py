@@ -89,8 +89,7 @@ def factor_head(
             importance that is known.
         order: One of `ORDERS`.
         directions: The decomposition of ``weight``, where it is known. Gauge-fixed ones are
-            of ``weight`` less its mean over classes, and so is what is kept of them; in
-            that order nothing is decomposed again.
+            of ``weight`` less its mean over classes, and so is what is kept of them.
         seed: Of the rotation.
 
     Returns:
@@ -124,21 +123,16 @@ def factor_head(
         mean = torch.zeros(weight.shape[1], dtype=torch.float64)
         return FactoredHead(order, weight, pull, read, mean, weight @ mean, rank)
     if order == GAUGE_FIXED:
-        found = directions is not None and directions.gauge_fixed
-        fixed = (left, sigma, right) if found else None
-        return _gauge_fixed(weight, activations, rank, fixed)
+        return _gauge_fixed(weight, activations, rank)
     pull, read, mean = _controls(weight, activations, order, rank, seed)
     return FactoredHead(order, weight, pull, read, mean, weight @ mean, rank)
 
 
 def _gauge_fixed(
-    weight: Float64[Tensor, "class feature"],
-    activations: Activations,
-    rank: int,
-    fixed: tuple[Tensor, Tensor, Tensor] | None,
+    weight: Float64[Tensor, "class feature"], activations: Activations, rank: int
 ) -> FactoredHead:
     deciding = remove_class_constant(weight)
-    left, sigma, right = decompose(deciding) if fixed is None else fixed
+    left, sigma, right = decompose(deciding)
     kept = int(sigma.count_nonzero())
     mean = mean_activation(activations, weight.shape[1])
     return FactoredHead(

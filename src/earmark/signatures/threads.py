@@ -6,14 +6,13 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from threading import RLock
-from types import TracebackType
 from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController
 
 
-class Threads:
+class Threads(ThreadPoolExecutor):
     """As many threads as torch uses, while the context lasts.
 
     Args:
@@ -27,18 +26,7 @@ class Threads:
 
     def __init__(self, *, few: int = 64) -> None:
         self._count, self._few = torch.get_num_threads(), few
-        self._pool = ThreadPoolExecutor(max(1, self._count - 1))  # and the caller's own
-
-    def __enter__(self) -> "Threads":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pool.shutdown()
+        super().__init__(max(1, self._count - 1))  # and the caller's own
 
     def over(
         self, kernel: Callable[..., Any], rows: Sequence[Any], *shared: Any
@@ -59,7 +47,7 @@ class Threads:
         threads = min(self._count, count)
         ends = [count * part // threads for part in range(threads + 1)]
         parts = [[one[start:stop] for one in rows] for start, stop in pairwise(ends)]
-        running = [self._pool.submit(kernel, *part, *shared) for part in parts[1:]]
+        running = [self.submit(kernel, *part, *shared) for part in parts[1:]]
         return [kernel(*parts[0], *shared), *(one.result() for one in running)]
 
 
