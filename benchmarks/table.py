@@ -23,9 +23,11 @@ def shown(work: Work, lines: Sequence[Line]) -> Table:
         title=work.name,
         caption=work.conditions,
         title_justify="left",
+        caption_justify="left",
         expand=True,
         box=SIMPLE,
     )
+    table.columns[0].overflow = "fold"
     for line in lines:
         plain = (escape(cell.replace("**", "")) for cell in cells(line))
         table.add_row(*plain, style="bold" if line.role == "earmark" else "")
