@@ -5,14 +5,22 @@ BIN := .venv/bin
 # leaves it out.
 THINGSVISION ?= .venv-thingsvision/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-all lint bench clean
 
 demo: .venv/installed
 	$(BIN)/earmark demo
 
 # Threads of OpenMP that wait would spin, and slow the other process's tests tenfold.
+# A file's tests stay in one process, which then makes its fixtures once.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile \
+	--no-loadscope-reorder --durations 25
+
 test: .venv/developed lint
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(PYTEST) -m "not slow"
+
+# All tests, and more examples of Hypothesis.
+test-all: .venv/developed lint
+	$(PYTEST) --hypothesis-profile thorough
 
 lint: .venv/developed
 	$(BIN)/ruff check .

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from earmark import (
+    ConceptLabels,
     ConceptProbe,
-    ConceptSets,
     Directions,
     PruningCurve,
     activation_kurtosis,
@@ -21,7 +21,7 @@ from earmark import (
     probe_concepts,
     pruning_curve,
 )
-from earmark.signatures.permuting import Chance
+from earmark.statistics.permutation_null import PermutationNull
 
 from .inputs import Sizes, activations, head, labels, positives
 from .measuring import held
@@ -39,7 +39,7 @@ class Analysis:
     probe: ConceptProbe
     unique: int
     polysemanticity: float
-    chance: Chance
+    chance: PermutationNull
 
 
 def store(folder: Path, sizes: Sizes) -> None:
@@ -73,19 +73,19 @@ def analyse(folder: Path, permuted: int) -> Analysis:
     broden = stored(folder, "broden")
     parts = np.split(stored(folder, "shown"), np.cumsum(stored(folder, "numbers"))[:-1])
     shown = {f"concept {one}": part for one, part in enumerate(parts)}
-    sets = ConceptSets.from_positives(shown, images=len(broden))
+    sets = ConceptLabels.from_positives(shown, images=len(broden))
 
     found = privileged_directions(weight, images)
     probe = probe_concepts(broden, found.right, sets)
-    few = probe_concepts(broden, found.right[:permuted], sets, checked=True)
+    few = probe_concepts(broden, found.right[:permuted], sets, diagnostics=True)
     return Analysis(
         kurtosis=float(activation_kurtosis(images)),
         directions=found,
         curve=pruning_curve(weight, images, stored(folder, "labels"), directions=found),
         probe=probe,
-        unique=len(probe.unique(ENCODED)),
+        unique=len(probe.unique_concepts(ENCODED)),
         polysemanticity=probe.polysemanticity(ENCODED),
-        chance=few.chance((ENCODED,)),
+        chance=few.permutation_null((ENCODED,)),
     )
 
 

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark import ConceptProbe, ConceptSets, probe_concepts
-from earmark.signatures.permuting import PERMUTATIONS, Chance
-from earmark.signatures.projecting import precisions
-from earmark.signatures.ranking import membership
+from earmark import ConceptLabels, ConceptProbe, probe_concepts
+from earmark._kernels.average_precision import to_csr
+from earmark.signatures._concept_scores import ap_from_scores
+from earmark.statistics.permutation_null import N_PERMUTATIONS, PermutationNull
 
 from .inputs import SEED, Sizes, activations, largest, positives, spaced
 from .measuring import Difference, Results, Way, Work
@@ -25,23 +25,23 @@ CHECKED = 40  # concepts whose every permutation is compared
 def works(sizes: Sizes) -> Generator[Work]:
     """Beside scikit-learn's loop, and beside our own AP for each permutation."""
     scores = activations(sizes.shown, sizes.permuted).round(3)  # so that some tie
-    sets = ConceptSets.from_positives(positives(sizes), images=sizes.shown)
+    sets = ConceptLabels.from_positives(positives(sizes), images=sizes.shown)
     basis = np.eye(sizes.permuted)
-    probe = probe_concepts(scores, basis, sets, orientation="given", checked=True)
+    probe = probe_concepts(scores, basis, sets, orientation="given", diagnostics=True)
     pairs = members(drawn_sets(sizes))
     keys = permuted_keys(probe, pairs)
     yield Work(
         name=f"Chance of the largest AP over {sizes.permuted} directions reaching "
-        f"{THRESHOLD}, {PERMUTATIONS} permutations",
-        conditions=_conditions(sizes, len(probe.chance((THRESHOLD,)).permuted)),
+        f"{THRESHOLD}, {N_PERMUTATIONS} permutations",
+        conditions=_conditions(sizes, len(probe.permutation_null((THRESHOLD,)).permuted_concepts)),
         ways=(
-            Way(name="earmark", role="earmark", run=partial(probe.chance, (THRESHOLD,))),
+            Way(name="earmark", role="earmark", run=partial(probe.permutation_null, (THRESHOLD,))),
             *_peers(scores.T.copy(), keys, sizes),
             Way(
-                name="probe_concepts(checked=True), before it",
+                name="probe_concepts(diagnostics=True), before it",
                 role="part",
                 run=partial(
-                    probe_concepts, scores, basis, sets, orientation="given", checked=True
+                    probe_concepts, scores, basis, sets, orientation="given", diagnostics=True
                 ),
             ),
             *_doubled(sizes),
@@ -61,35 +61,33 @@ def permuted_keys(probe: ConceptProbe, pairs: Pairs) -> NDArray[np.float64]:
 
     Returns:
         Of shape (image, permutation); NaN for images that are in no concept so small that
-        its labels are permuted, as `earmark.signatures.permuting` does.
+        its labels are permuted, as `earmark.statistics.permutation_null` does.
     """
-    permuted = probe.chance((THRESHOLD,)).permuted
+    permuted = probe.permutation_null((THRESHOLD,)).permuted_concepts
     kept = [np.concatenate(pairs[one]) for one in permuted.tolist()]
     shown = np.unique(np.concatenate(kept))
-    keys = np.full((max(max(map(max, pair)) for pair in pairs) + 1, PERMUTATIONS), np.nan)
-    keys[shown] = np.random.default_rng(SEED).random((len(shown), PERMUTATIONS))
+    keys = np.full((max(max(map(max, pair)) for pair in pairs) + 1, N_PERMUTATIONS), np.nan)
+    keys[shown] = np.random.default_rng(SEED).random((len(shown), N_PERMUTATIONS))
     return keys
 
 
-def _peers(
-    rows: NDArray[np.float32], keys: NDArray[np.float64], sizes: Sizes
-) -> Iterator[Way]:
+def _peers(rows: NDArray[np.float32], keys: NDArray[np.float64], sizes: Sizes) -> Iterator[Way]:
     """Average precision again, of the labels that the first permutation gives."""
     drawn = drawn_sets(sizes)
     pairs = [_permuted(pair, keys[:, 0]) for pair in members(drawn)]
-    again = replace(drawn, sets=membership(pairs, sizes.shown))
+    again = replace(drawn, membership=to_csr(pairs, sizes.shown))
     yield Way(
         name=PEER,
         role="peer",
         run=partial(looped, rows[0], pairs),
-        seconds=lambda took: took[PEER] * PERMUTATIONS * len(rows),
+        seconds=lambda took: took[PEER] * N_PERMUTATIONS * len(rows),
         target=5_000,
     )
     yield Way(
         name=AGAIN,
         role="peer",
-        run=partial(precisions, rows, again, "given"),
-        seconds=lambda took: took[AGAIN] * PERMUTATIONS,
+        run=partial(ap_from_scores, rows, again, "given"),
+        seconds=lambda took: took[AGAIN] * N_PERMUTATIONS,
         target=40,
     )
 
@@ -111,10 +109,10 @@ def _doubled(sizes: Sizes) -> Iterator[Way]:
     for name, twice in grown.items():
         larger = sizes.times(2, *twice)
         scores = activations(larger.shown, larger.permuted).round(3)
-        sets = ConceptSets.from_positives(positives(larger), images=larger.shown)
+        sets = ConceptLabels.from_positives(positives(larger), images=larger.shown)
         basis = np.eye(larger.permuted)
-        probe = probe_concepts(scores, basis, sets, orientation="given", checked=True)
-        run = partial(probe.chance, (THRESHOLD,))
+        probe = probe_concepts(scores, basis, sets, orientation="given", diagnostics=True)
+        run = partial(probe.permutation_null, (THRESHOLD,))
         yield Way(name=name, role="doubled", run=run, target=2.2)
 
 
@@ -126,14 +124,14 @@ def _differences(
     results: Results,
 ) -> Iterator[Difference]:
     """Every permutation of some concepts; and of all concepts the first."""
-    first = results[AGAIN].precision[:, 0]
+    first = results[AGAIN].average_precision[:, 0]
     yield Difference("AP of permuted labels", largest(first, results[PEER]), 1e-12)
-    chance: Chance = results["earmark"]
+    chance: PermutationNull = results["earmark"]
     off = np.abs(chance.positives - numbers).max()
     yield Difference("the number of positives", float(off), 0)
-    few = np.argsort(numbers[chance.permuted], kind="stable")
+    few = np.argsort(numbers[chance.permuted_concepts], kind="stable")
     for place in few[spaced(len(few), CHECKED)]:
-        images = np.concatenate(pairs[chance.permuted[place]])
+        images = np.concatenate(pairs[chance.permuted_concepts[place]])
         found = _told(scores[images], keys[images])
         off = largest(chance.pairs[0, place], found)
         yield Difference(f"by how many directions {len(images)} images are told", off, 0)
@@ -156,7 +154,7 @@ def _told(scores: NDArray[np.float32], keys: NDArray[np.float64]) -> NDArray[np.
 
 def _conditions(sizes: Sizes, permuted: int) -> str:
     return (
-        f"`ConceptProbe.chance`: {sizes.shown:,} images, {sizes.concepts:,} concepts, of "
+        f"`ConceptProbe.permutation_null`: {sizes.shown:,} images, {sizes.concepts:,} concepts, of "
         f"which it permutes the {permuted:,} that have few enough images to reach "
         f"{THRESHOLD} by chance at all, and bounds the others; scikit-learn and AP again "
         f"take all, as who does not know the bound must. {sizes.permuted} directions of "

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from earmark.activations import encode
-from earmark.data.images import ImageSet
-from earmark.models import mixed_install  # noqa: F401 # pyright: ignore[reportUnusedImport]
+from earmark.data.image_set import ImageSet
+from earmark.models import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from earmark.models.classifier import Classifier, Head
 from earmark.models.preprocessing import Preprocessing
 
@@ -54,7 +54,7 @@ def classifier(name: str, pixels: int) -> Classifier:
 def _from_memory(model: Classifier, images: ImageSet, sizes: Sizes) -> Work:
     """Beside the same forward passes and nothing else."""
     batches = [*_batches(model, images, sizes.batch)]
-    held = images.held()
+    held = images.cached()
     run = partial(encode, model, held, batch_size=sizes.batch, workers=0)
     return Work(
         name=f"Encoding with {model.name}, images decoded before",
@@ -62,17 +62,13 @@ def _from_memory(model: Classifier, images: ImageSet, sizes: Sizes) -> Work:
         ways=(
             Way(name="earmark", role="earmark", run=run),
             # .95 of its images a second
-            Way(
-                name=LOOP, role="floor", run=partial(_bare, model, batches), target=1 / 0.95
-            ),
+            Way(name=LOOP, role="floor", run=partial(_bare, model, batches), target=1 / 0.95),
         ),
         compare=partial(_same, LOOP),
     )
 
 
-def _from_files(
-    model: Classifier, images: ImageSet, sizes: Sizes, stack: ExitStack
-) -> Work:
+def _from_files(model: Classifier, images: ImageSet, sizes: Sizes, stack: ExitStack) -> Work:
     """Beside thingsvision, which reads files: both decode and preprocess in the time."""
     run = partial(encode, model, images, batch_size=sizes.batch)
     peer = Way(name=f"{PEER}: not installed", role="peer")
@@ -82,13 +78,7 @@ def _from_files(
         module = LAST[model.name.partition("_")[0].rstrip("0123456789")]
         asked = {"model": model.name, "module": module, "batch": sizes.batch}
         extractor = stack.enter_context(Extractor(python, model, images, asked))
-        peer = Way(
-            name=PEER,
-            role="peer",
-            run=extractor.features,
-            target=1,
-            memory=extractor.peak,
-        )
+        peer = Way(name=PEER, role="peer", run=extractor.features, target=1, memory=extractor.peak)
     return Work(
         name=f"Encoding with {model.name}, from JPEG files",
         conditions=_conditions(images, sizes),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from earmark.data.images import ImageSet
+from earmark.data.image_set import ImageSet
 from earmark.models.classifier import Classifier
 
 WORKER = Path(__file__).with_name("thingsvision_worker.py")

@@ -30,22 +30,16 @@ def works(sizes: Sizes) -> Generator[Work]:
             Way(name="earmark", role="earmark", run=partial(run, images)),
             *_peers(weight, images),
             *_floors(weight, images),
-            Way(
-                name="images doubled", role="doubled", run=partial(run, larger), target=2.2
-            ),
+            Way(name="images doubled", role="doubled", run=partial(run, larger), target=2.2),
         ),
         compare=lambda results: [
-            difference(results["earmark"].importance, results[way])
-            for way in (PEER, BLOCKED)
+            difference(results["earmark"].importance, results[way]) for way in (PEER, BLOCKED)
         ],
     )
 
 
 def written_out(
-    weight: NDArray[Any],
-    images: NDArray[Any],
-    *,
-    block: int = BLOCK,
+    weight: NDArray[Any], images: NDArray[Any], *, block: int = BLOCK
 ) -> NDArray[np.float64]:
     """Eq. 4 in float64, as one would write it with numpy, a block of images at a time."""
     _, sigma, right = np.linalg.svd(weight.astype(np.float64), full_matrices=False)

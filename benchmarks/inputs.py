@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from earmark.data.images import ImageSet
+from earmark.data.image_set import ImageSet
 
 SEED = 0
 

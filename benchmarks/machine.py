@@ -60,9 +60,7 @@ def _commit() -> str:
 
 def _processor() -> str:
     listed = Path("/proc/cpuinfo")
-    found = (
-        re.search(r"model name\s*: (.*)", listed.read_text()) if listed.exists() else None
-    )
+    found = re.search(r"model name\s*: (.*)", listed.read_text()) if listed.exists() else None
     return found[1] if found else platform.processor() or "not told"
 
 
@@ -93,6 +91,4 @@ def _version(name: str) -> str:
 
 
 def _set(prefixes: tuple[str, ...]) -> list[str]:
-    return [
-        f"{name}={value}" for name, value in os.environ.items() if name.startswith(prefixes)
-    ]
+    return [f"{name}={value}" for name, value in os.environ.items() if name.startswith(prefixes)]

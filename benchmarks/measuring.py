@@ -147,9 +147,7 @@ def measure(work: Work, *, rounds: int) -> list[Line]:
     return lines(work, took, peaks)
 
 
-def lines(
-    work: Work, rounds: Sequence[Times], peaks: Mapping[str, int | None]
-) -> list[Line]:
+def lines(work: Work, rounds: Sequence[Times], peaks: Mapping[str, int | None]) -> list[Line]:
     """What seconds and peaks say of each way.
 
     Args:

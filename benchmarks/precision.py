@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from earmark.signatures.concept_sets import ConceptSets, Drawn, draw
-from earmark.signatures.projecting import precisions
+from earmark.signatures._concept_scores import ap_from_scores
+from earmark.signatures.concept_labels import BalancedSamples, ConceptLabels, sample_balanced
 
 from .inputs import SEED, Sizes, largest, positives, scores
 from .measuring import Difference, Results, Way, Work
@@ -24,7 +24,7 @@ Pairs = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 def works(sizes: Sizes) -> Generator[Work]:
     """One orientation beside scikit-learn and the bare sorts; both beside one."""
     given, drawn = scores(sizes), drawn_sets(sizes)
-    run = partial(precisions, given, drawn, "given")
+    run = partial(ap_from_scores, given, drawn, "given")
     yield Work(
         name=f"AP of {sizes.concepts:,} concepts along {sizes.directions} directions",
         conditions=_conditions(sizes, drawn),
@@ -40,32 +40,28 @@ def works(sizes: Sizes) -> Generator[Work]:
         name=f"AP of {sizes.concepts:,} concepts, the better of both orientations",
         conditions=_conditions(sizes, drawn),
         ways=(
-            Way(
-                name="earmark",
-                role="earmark",
-                run=partial(precisions, given, drawn, "both"),
-            ),
+            Way(name="earmark", role="earmark", run=partial(ap_from_scores, given, drawn, "both")),
             Way(name=ONE, role="floor", run=run, target=1.4),
         ),
         compare=lambda results: [_equal(results, _better(given, drawn))],
     )
 
 
-def drawn_sets(sizes: Sizes) -> Drawn:
+def drawn_sets(sizes: Sizes) -> BalancedSamples:
     """The balanced sets of all concepts."""
-    sets = ConceptSets.from_positives(positives(sizes), images=sizes.shown)
-    return draw(sets, SEED, checked=False)
+    sets = ConceptLabels.from_positives(positives(sizes), images=sizes.shown)
+    return sample_balanced(sets, SEED, diagnostics=False)
 
 
 @cache
-def members(drawn: Drawn) -> Pairs:
+def members(drawn: BalancedSamples) -> Pairs:
     """The positives and the negatives of each concept."""
-    return [drawn.sets.of(one) for one in range(len(drawn.concepts))]
+    return [drawn.membership.set_members(one) for one in range(len(drawn.concept_indices))]
 
 
 def loop(
     row: NDArray[np.floating],
-    drawn: Drawn,
+    drawn: BalancedSamples,
     directions: int,
     *,
     target: float | None = None,
@@ -91,17 +87,17 @@ def looped(row: NDArray[np.floating], pairs: Pairs) -> NDArray[np.float64]:
     return np.array(found)
 
 
-def _better(given: NDArray[np.float32], drawn: Drawn) -> NDArray[np.float64]:
+def _better(given: NDArray[np.float32], drawn: BalancedSamples) -> NDArray[np.float64]:
     pairs = members(drawn)
     return np.maximum(looped(given[0], pairs), looped(-given[0], pairs))
 
 
 def _equal(results: Results, expected: NDArray[np.float64]) -> Difference:
-    found = results["earmark"].precision[:, 0]
+    found = results["earmark"].average_precision[:, 0]
     return Difference("AP along the first direction", largest(found, expected), 1e-12)
 
 
-def _sorts(drawn: Drawn, directions: int) -> Iterator[Way]:
+def _sorts(drawn: BalancedSamples, directions: int) -> Iterator[Way]:
     """As many 64-bit keys as there are members, sorted for each direction."""
     ends = np.cumsum(2 * drawn.positives)
     some = min(SORTED, directions)
@@ -144,13 +140,13 @@ def _doubled(sizes: Sizes) -> Iterator[Way]:
     }
     for name, (twice, target) in grown.items():
         larger = sizes.times(2, *twice)
-        run = partial(precisions, scores(larger), drawn_sets(larger), "given")
+        run = partial(ap_from_scores, scores(larger), drawn_sets(larger), "given")
         yield Way(name=name, role="doubled", run=run, target=target)
 
 
-def _conditions(sizes: Sizes, drawn: Drawn) -> str:
+def _conditions(sizes: Sizes, drawn: BalancedSamples) -> str:
     return (
-        "`precisions` of what `probe_concepts` projects and draws before: "
+        "`ap_from_scores` of what `probe_concepts` projects and draws before: "
         f"{sizes.shown:,} images, {2 * drawn.positives.sum():,} positives and negatives "
         f"in all, {2 * drawn.positives.min()} to {2 * drawn.positives.max():,} a concept; "
         f"{sizes.directions} directions of float32 scores, 1 image in 100 tied, on -0 and "

@@ -40,9 +40,7 @@ def works(sizes: Sizes) -> Generator[Work]:
             Way(name="earmark", role="earmark", run=partial(run, images, truth)),
             *peers(images, weight, truth, known, role="peer", target=8),
             *_floors(images, weight),
-            Way(
-                name="images doubled", role="doubled", run=partial(run, *larger), target=2.2
-            ),
+            Way(name="images doubled", role="doubled", run=partial(run, *larger), target=2.2),
         ),
         compare=partial(differences, images, weight, truth, known),
     )
@@ -130,9 +128,7 @@ def differences(
     for step in range(FRACTIONS - 1):  # nothing is left of the weight at the last one
         correct, _ = _exact(images[some], _pruned(known, step).numpy(), truth[some])
         off = abs(float(curve[step]) * len(some) - correct)
-        yield Difference(
-            f"of {len(some)} images told right without {step / 20:.0%}", off, 0.5
-        )
+        yield Difference(f"of {len(some)} images told right without {step / 20:.0%}", off, 0.5)
 
 
 def _exact(

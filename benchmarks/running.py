@@ -74,9 +74,7 @@ def named(name: str) -> Works:
     return works
 
 
-def run(
-    benches: Mapping[str, Works], sizes: Sizes, *, rounds: int, out: Path, about: str
-) -> int:
+def run(benches: Mapping[str, Works], sizes: Sizes, *, rounds: int, out: Path, about: str) -> int:
     """Measure one work after another; the files hold what is done at any time.
 
     Args:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from earmark.activations.encoding import first_weight
-from earmark.data.images import ImageSet
-from earmark.models import mixed_install  # noqa: F401 # pyright: ignore[reportUnusedImport]
+from earmark.activations.encoding import reference_parameter
+from earmark.data.image_set import ImageSet
+from earmark.models import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from earmark.models.classifier import Classifier, Head
 from earmark.models.preprocessing import Preprocessing
-from earmark.study.layers import Comparing, Comparison, compare_layers
+from earmark.study.layer_cka.compare import LayerCKAConfig, LayerCKAResult, compare_layers
 
 from .inputs import SEED, Sizes, largest, photographs
 from .measuring import Difference, Results, Way, Work, observed
@@ -41,11 +41,11 @@ def works(sizes: Sizes) -> Generator[Work]:
     with TemporaryDirectory() as folder:
         count = sizes.batch * sizes.batches
         drawn = photographs(Path(folder), 2 * count)
-        images, twice = drawn.without(range(count, 2 * count)).held(), drawn.held()
+        images, twice = drawn.exclude(range(count, 2 * count)).cached(), drawn.cached()
         model = resnet(sizes)
         batches = [*_batches(model, images, sizes.batch)]  # in the order of the comparison
-        how = Comparing(pairs="all", batch_size=sizes.batch, standardized=False, workers=0)
-        compare = partial(compare_layers, layers=sizes.layers, how=how)
+        how = LayerCKAConfig(pairs="all", batch_size=sizes.batch, standardized=False, workers=0)
+        compare = partial(compare_layers, layers=sizes.layers, config=how)
         run = partial(compare, model, model, images)
         names = _names(run())
         yield Work(
@@ -80,14 +80,12 @@ def resnet(sizes: Sizes) -> Classifier:
         network = models.get_model(sizes.resnet, weights=None).eval()
     side = sizes.pixels
     transform = Preprocessing(side, (side, side), mean=HALF, std=HALF)
-    return Classifier(
-        sizes.resnet, "other", network, Head(torch.zeros(0, 1)), (), transform
-    )
+    return Classifier(sizes.resnet, "other", network, Head(torch.zeros(0, 1)), (), transform)
 
 
 def _batches(model: Classifier, images: ImageSet, size: int) -> Iterator[Tensor]:
     order = np.random.default_rng(SEED).permutation(len(images))
-    weight = first_weight(model.encoder)
+    weight = reference_parameter(model.encoder)
     for start in range(0, len(order), size):
         opened = map(images.open, order[start : start + size].tolist())
         pixels = torch.stack([model.transform(image) for image in opened])
@@ -100,7 +98,7 @@ def _forward(encoder: nn.Module, batches: list[Tensor]) -> None:
         encoder(batch)
 
 
-def _names(found: Comparison) -> list[str]:
+def _names(found: LayerCKAResult) -> list[str]:
     return list(dict.fromkeys(row.layer for row in found.rows))
 
 
@@ -253,8 +251,7 @@ def _outputs(encoder: nn.Module, batch: Tensor, layers: list[str]) -> list[Tenso
         found[name] = output.clone()
 
     hooks = [
-        encoder.get_submodule(name).register_forward_hook(partial(keep, name))
-        for name in layers
+        encoder.get_submodule(name).register_forward_hook(partial(keep, name)) for name in layers
     ]
     encoder(batch)
     for hook in hooks:

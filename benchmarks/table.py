@@ -54,9 +54,7 @@ def markdown(measured: Measured, machine: Mapping[str, str], *, about: str) -> s
     return "\n\n".join([*parts, "## The machine", described]) + "\n"
 
 
-def write(
-    folder: Path, measured: Measured, machine: Mapping[str, str], *, about: str
-) -> None:
+def write(folder: Path, measured: Measured, machine: Mapping[str, str], *, about: str) -> None:
     """Write ``table.md`` and ``table.json``.
 
     Args:
@@ -102,9 +100,7 @@ def cells(line: Line) -> tuple[str, ...]:
         _ratio(line),
         _asked(line),
         ", ".join(
-            "yes" if met else "**no**"
-            for met in (line.met, line.memory_met)
-            if met is not None
+            "yes" if met else "**no**" for met in (line.met, line.memory_met) if met is not None
         ),
     )
 

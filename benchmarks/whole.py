@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from earmark.signatures.permuting import PERMUTATIONS
+from earmark.statistics.permutation_null import N_PERMUTATIONS
 
 from . import importance, kurtosis, precision, pruning
 from .analysis import ENCODED, Analysis, analyse, store, stored
@@ -64,10 +64,10 @@ def _peers(folder: Path, sizes: Sizes, found: Analysis) -> Iterator[Iterable[Way
     yield pruning.peers(images, weight, truth, found.directions, role="part")
     row, drawn = _first_scores(folder, found), precision.drawn_sets(sizes)
     yield [precision.loop(row, drawn, directions)]
-    again = sizes.permuted * PERMUTATIONS
+    again = sizes.permuted * N_PERMUTATIONS
     yield [
         Way(
-            name=f"scikit-learn's loop for {PERMUTATIONS} permutations, scaled",
+            name=f"scikit-learn's loop for {N_PERMUTATIONS} permutations, scaled",
             role="part",
             seconds=lambda took: took[precision.PEER] * again,
         )

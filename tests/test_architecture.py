@@ -3,48 +3,87 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import earmark
 
-FOUNDATION = {"models", "data", "tuning", "activations", "results", "files", "engine"}
 ROOT = Path(earmark.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+PRIVATE = {"_inputs", "_io", "_plugins", "_progress", "_tabular"}  # any room may import them
+FOUNDATION = {"models", "data", "activations", "training", "weights", "records", "engine"}
 ALLOWED = {
-    "files": set(),
+    "_inputs": set(),
+    "_io": set(),
+    "_plugins": set(),
+    "_progress": set(),
+    "_tabular": set(),
+    "_records_v1": set(),
     "engine": set(),
-    "signatures": set(),
-    "models": {"files"},
-    "data": {"files"},
-    "results": {"files"},
-    "tuning": {"models"},
-    "activations": {"models", "data", "files"},
-    "report": {"results", "files", "signatures"},  # sets and lines, never tensors
-    "study": FOUNDATION | {"signatures"},
-    "cli": FOUNDATION | {"study", "report"},
+    "quantities": {"records"},  # for types alone
+    "records": {"quantities", "_records_v1"},
+    "_kernels": set(),
+    "statistics": {"_kernels"},
+    "signatures": {"_kernels", "statistics"},
+    "models": set(),
+    "data": set(),
+    "activations": {"models", "data"},
+    "training": {"models", "data"},
+    "weights": {"models"},
+    "lab": FOUNDATION | {"signatures", "statistics", "quantities"},
+    "study": FOUNDATION | {"signatures", "statistics", "quantities", "lab", "_kernels"},
+    "report": {"records", "quantities", "statistics", "signatures", "data"},
+    "api": FOUNDATION | {"signatures", "lab", "study", "report"},
+    "cli": FOUNDATION | {"signatures", "statistics", "quantities", "lab", "study", "report", "api"},
     "__main__": {"cli"},
 }
 
 
-def rooms_imported(file: Path) -> set[str]:
-    here = (ROOT.name, *file.relative_to(ROOT).parts[:-1])
-    paths = []
+def imports(file: Path) -> set[tuple[str, ...]]:
+    """Dotted paths within the package that a file imports, without the package's name."""
+    package = (ROOT.name, *file.relative_to(ROOT).parts[:-1])
+    paths: list[Sequence[str]] = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            paths += [name.name.split(".") for name in node.names]
+            paths += [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = here[: len(here) + 1 - node.level] if node.level else ()
+            base = package[: len(package) + 1 - node.level] if node.level else ()
             module = node.module.split(".") if node.module else ()
-            paths += [(*base, *module, name.name) for name in node.names]
-    return {path[1] for path in paths if path[0] == ROOT.name and len(path) > 1}
+            paths += [(*base, *module, alias.name) for alias in node.names]
+    return {tuple(path[1:]) for path in paths if path[0] == ROOT.name and len(path) > 1}
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda file: file.name)
-def test_imports_go_one_way(file: Path):
-    room = file.relative_to(ROOT).parts[0].removesuffix(".py")
-    if room != "__init__":
-        assert rooms_imported(file) <= ALLOWED[room] | {room}
+def room_of(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_every_room_is_on_the_map():
+    assert {room_of(file) for file in FILES} == {*ALLOWED, "__init__"}
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_imports_go_one_way(room: str):
+    for file in FILES:
+        if room_of(file) == room:
+            rooms = {path[0] for path in imports(file)}
+            assert rooms <= ALLOWED[room] | PRIVATE | {room}, file
+
+
+def test_reports_need_no_images():
+    """Of the data they know the registry alone."""
+    for file in FILES:
+        if room_of(file) == "report":
+            modules = {path[:2] for path in imports(file) if path[0] == "data"}
+            assert modules <= {("data", "registry")}, file
+
+
+def test_lower_rooms_do_not_load_the_lab_by_name():
+    """Its models come through the entry point `earmark.models`, as a plug-in's do."""
+    for file in FILES:
+        if room_of(file) in {"models", "data", "activations", "training", "weights"}:
+            assert "earmark.lab" not in file.read_text(), file
 
 
 def modules_after(code: str) -> set[str]:

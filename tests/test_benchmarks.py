@@ -31,14 +31,12 @@ def no_collecting(monkeypatch: pytest.MonkeyPatch):
 def off_by_one(found: Any) -> Any:
     """What each bench must notice, in what earmark returns."""
     wrong: dict[str, Callable[[Any], Any]] = {
-        "Ranked": lambda one: replace(one, precision=one.precision + 1e-10),
-        "Chance": lambda one: replace(one, pairs=one.pairs + 1),
+        "DirectionAP": lambda one: replace(one, average_precision=one.average_precision + 1e-10),
+        "PermutationNull": lambda one: replace(one, pairs=one.pairs + 1),
         "Tensor": lambda one: one + 1e-3,
-        "Directions": lambda one: replace(
-            one, encoder_importance=one.encoder_importance + 1e-5
-        ),
+        "Directions": lambda one: replace(one, encoder_importance=one.encoder_importance + 1e-5),
         "PruningCurve": lambda one: replace(one, accuracy=one.accuracy + 1 / one.images),
-        "Comparison": lambda one: replace(
+        "LayerCKAResult": lambda one: replace(
             one, rows=tuple(replace(row, cka=(row.cka or 0) + 1e-5) for row in one.rows)
         ),
         "Analysis": lambda one: replace(one, curve=off_by_one(one.curve)),
@@ -60,9 +58,7 @@ def test_results_are_the_peers_and_a_wrong_one_is_noticed(name: str):
 
 
 def work(*ways: Way, differences: tuple[Difference, ...] = ()) -> Work:
-    return Work(
-        name="Adding", conditions="Seed 0.", ways=ways, compare=lambda _: differences
-    )
+    return Work(name="Adding", conditions="Seed 0.", ways=ways, compare=lambda _: differences)
 
 
 def idle() -> None:
@@ -123,9 +119,7 @@ def test_a_target_is_met_up_to_its_value():
             assert (line.met, line.memory_met) == expected
 
 
-def test_a_peer_that_differs_fails_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_peer_that_differs_fails_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for found in (2e-12, float("nan")):
         differing = work(OURS, differences=(Difference("the sum", found, 1e-12),))
 
@@ -175,12 +169,8 @@ def test_the_peak_is_what_a_run_holds_at_most():
     assert 30 < peak / 2**20 < 48  # Linux counts pages by the bulk
 
 
-def test_markdown_and_json_hold_the_same(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert (
-        main(["kurtosis", "--size", "tiny", "--rounds", "1", "--out", str(tmp_path)]) == 0
-    )
+def test_markdown_and_json_hold_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["kurtosis", "--size", "tiny", "--rounds", "1", "--out", str(tmp_path)]) == 0
 
     written = json.loads((tmp_path / "table.json").read_text())
     text = (tmp_path / "table.md").read_text()
@@ -229,9 +219,7 @@ def test_an_unknown_bench_is_named(capsys: pytest.CaptureFixture[str]):
 def test_the_fresh_process_says_its_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[Any] = []
     monkeypatch.setattr(
-        whole.subprocess,
-        "check_output",
-        lambda *given, **_: asked.append(given) or b"1024\n",
+        whole.subprocess, "check_output", lambda *given, **_: asked.append(given) or b"1024\n"
     )
 
     assert whole.fresh(tmp_path, 3) == 1024

@@ -1,4 +1,4 @@
-"""Where work runs: here, one item after another, or on a Ray cluster, side by side."""
+"""Execution of work units, one after another or in parallel on a Ray cluster."""
 
 import logging
 import os
@@ -10,83 +10,52 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def run(
-    work: Callable[[Item], Result],
-    items: Sequence[Item],
-    *,
-    engine: str = "local",
-    gpus: int = 0,
+def map_units(
+    work: Callable[[Item], Result], items: Sequence[Item], *, engine: str = "local", gpus: int = 0
 ) -> Iterator[tuple[int, Result]]:
-    """Do the same work with every item.
-
-    Args:
-        work: What is done with one item; on Ray it is sent to another process, with all
-            that it holds, and must find the same files there.
-        items: What it is done with.
-        engine: ``local``; or ``ray``: a cluster that is running, or else one on this
-            machine.
-        gpus: How many GPUs an item takes on Ray; without any it takes a whole machine's
-            cores, since that is what torch uses.
-
-    Yields:
-        The place of an item and its result, as they are done.
-
-    Raises:
-        ValueError: If there is no such engine, or Ray is not installed.
-
-    Example:
-        >>> list(run(abs, [-1, 2]))
-        [(0, 1), (1, 2)]
-    """
+    """Run ``work`` on each item; yield the item's index and its result as it finishes."""
+    # Ray joins a running cluster or starts one here; its processes need the same files.
+    # An item takes `gpus` GPUs or, with 0, all cores of a machine, because torch uses them.
     check_engine(engine)
-    yield from (_here if engine == "local" else _on_ray)(work, items, gpus)
+    yield from (_map_locally if engine == "local" else _map_on_ray)(work, items, gpus)
 
 
 def check_engine(engine: str) -> None:
-    """See that an engine is there before anything is done.
-
-    Args:
-        engine: Its name.
-
-    Raises:
-        ValueError: If there is no such engine, or Ray is not installed.
-    """
+    """Raise a ValueError if the engine is unknown or not installed."""
     if engine not in {"local", "ray"}:
-        raise ValueError(f"There is no engine {engine!r}: take local or ray.")
+        raise ValueError(f"engine must be 'local' or 'ray', got {engine!r}.")
     if engine == "ray" and find_spec("ray") is None:
-        raise ValueError(
-            "Ray is not installed: pip install 'earmark[ray]', or take the engine local."
-        )
+        raise ValueError("Ray is not installed: pip install 'earmark[ray]', or use --engine local.")
 
 
-def _here(
-    work: Callable[[Any], Any], items: Sequence[Any], _: int
+def _map_locally(
+    work: Callable[[Any], Any], items: Sequence[Any], _gpus: int
 ) -> Iterator[tuple[int, Any]]:
-    for place, item in enumerate(items):
-        yield place, work(item)
+    for index, item in enumerate(items):
+        yield index, work(item)
 
 
-def _on_ray(
+def _map_on_ray(
     work: Callable[[Any], Any], items: Sequence[Any], gpus: int
 ) -> Iterator[tuple[int, Any]]:
     import ray
 
-    started = not ray.is_initialized()
-    if started:
+    is_own_cluster = not ray.is_initialized()
+    if is_own_cluster:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     cores = 1 if gpus else os.cpu_count() or 1
 
-    def task(item: Any) -> Any:  # Ray takes no partial
+    def task(item: Any) -> Any:  # Ray does not accept a functools.partial
         return work(item)
 
-    send: Any = ray.remote(num_cpus=cores, num_gpus=gpus)(task).remote
-    waiting = {send(item): place for place, item in enumerate(items)}
+    submit: Any = ray.remote(num_cpus=cores, num_gpus=gpus)(task).remote
+    pending = {submit(item): index for index, item in enumerate(items)}
     try:
-        while waiting:
-            (done, *_), _left = ray.wait([*waiting])
-            yield waiting.pop(done), ray.get(done)
+        while pending:
+            (finished, *_), _rest = ray.wait([*pending])
+            yield pending.pop(finished), ray.get(finished)
     finally:
-        for unfinished in waiting:
+        for unfinished in pending:
             ray.cancel(unfinished)
-        if started:
+        if is_own_cluster:
             ray.shutdown()

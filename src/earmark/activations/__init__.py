@@ -1,6 +1,6 @@
-"""Activations: what an encoder makes of each image, computed once and kept."""
+"""Activations of images: the encoder's outputs, computed once and cached on disk."""
 
-from .encoding import Encoding, encode
-from .store import Encoded, stored_activations
+from .cache import Activations, cached_activations
+from .encoding import EncodeConfig, encode
 
-__all__ = ["Encoded", "Encoding", "encode", "stored_activations"]
+__all__ = ["Activations", "EncodeConfig", "cached_activations", "encode"]

@@ -1,4 +1,4 @@
-"""The command ``earmark``: a thin command each."""
+"""The command ``earmark``: each subcommand calls the library and prints the result."""
 
 import os
 import sys
@@ -7,16 +7,17 @@ from errno import ENOSPC
 
 import typer
 
-from .allocator import keep_freed_memory
-from .audits import audit
-from .checks import check
-from .merging import interpolate, prune, soup
-from .observatory import er
-from .scans import scan
-from .similarities import cka
-from .studies import demo, report, study
-from .terminal import complain, warn
-from .training import finetune, train
+from ._malloc import keep_freed_memory
+from .audit import audit
+from .check import check
+from .cka import cka
+from .console import print_error, show_warning
+from .er import er
+from .merge import interpolate, prune, soup
+from .report import demo, report
+from .scan import scan
+from .study import study
+from .train import finetune, train
 
 app = typer.Typer(
     name="earmark",
@@ -25,66 +26,53 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Marks said to tell robust vision models from fragile ones, and how far each can "
-    "be believed.",
+    help="Measure signatures of robustness in vision models, with controls for each of them.",
 )
 
-
-app.command(epilog="Example: earmark demo --out lab-study")(demo)
-app.command(epilog="Example: earmark er --model '*,openai' --sort imagenet")(er)
-app.command(epilog="Example: earmark scan ViT-B-16,openai --data data --out vit")(scan)
-app.command(epilog="Example: earmark study paper-v1 --plan")(study)
-app.command(epilog="Example: earmark check data --fix-list faults.tsv")(check)
-app.command(epilog="Example: earmark report earmark-demo")(report)
-app.command(epilog="Example: earmark audit --paper")(audit)
-app.command(
-    epilog="Example: earmark finetune ViT-B-16,openai --data data --out tuned --device cuda"
-)(finetune)
-app.command(epilog="Example: earmark train RN50 --data data --out rn50 --device cuda")(
-    train
-)
-app.command(
-    epilog="Example: earmark interpolate ViT-B-16,openai tuned/model.safetensors "
-    "--alpha 0.5 --out between"
-)(interpolate)
-app.command(
-    epilog="Example: earmark soup a.safetensors b.safetensors --greedy --data held-out "
-    "--out soup"
-)(soup)
-app.command(
-    epilog="Example: earmark prune ViT-B-16,openai --keep .2 --data data --out pruned"
-)(prune)
-app.command(
-    epilog="Example: earmark cka ViT-B-16,openai tuned/model.safetensors --data data "
-    "--layers '*.resblocks.?'"
-)(cka)
+_EXAMPLES = {
+    demo: "--out lab-study",
+    er: "--model '*,openai' --sort imagenet",
+    scan: "ViT-B-16,openai --data data --out vit",
+    study: "paper-v1 --plan",
+    check: "data --fix-list faults.tsv",
+    report: "earmark-demo",
+    audit: "--paper",
+    finetune: "ViT-B-16,openai --data data --out tuned --device cuda",
+    train: "RN50 --data data --out rn50 --device cuda",
+    interpolate: "ViT-B-16,openai tuned/model.safetensors --alpha 0.5 --out between",
+    soup: "a.safetensors b.safetensors --greedy --data held-out --out soup",
+    prune: "ViT-B-16,openai --keep .2 --data data --out pruned",
+    cka: "ViT-B-16,openai tuned/model.safetensors --data data --layers '*.resblocks.?'",
+}
+for command, example in _EXAMPLES.items():
+    app.command(epilog=f"Example: earmark {command.__name__} {example}")(command)
 
 
 def main() -> None:
-    """Run the command; what goes wrong is said in one line, with exit code 1."""
+    """Run the command; an error is printed in one line, with exit code 1."""
     # Waiting threads of OpenMP would spin, and slow a decomposition a hundredfold on a busy
     # machine. It must be set before torch starts.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
-    warnings.showwarning = warn
+    warnings.showwarning = show_warning
     try:
         app()
-    except SystemExit as ended:
-        if ended.code == 130:
-            complain("interrupted", "run the same command again to go on from here")
+    except SystemExit as exit_:
+        if exit_.code == 130:
+            print_error("interrupted", "run the same command again to resume")
         raise
     except OSError as error:
-        complain("error", _told(error))
+        print_error("error", _describe_os_error(error))
         sys.exit(1)
     except ValueError as error:
-        complain("error", error)
+        print_error("error", error)
         sys.exit(1)
 
 
-def _told(error: OSError) -> str:
-    """What the system refused, where, and what to do about it."""
-    where = f": {error.filename}" if error.filename else ""
+def _describe_os_error(error: OSError) -> str:
+    """Return what the system refused, for which file, and the remedy."""
+    file = f": {error.filename}" if error.filename else ""
     remedy = "; give a path that can be used" if error.filename else ""
     if error.errno == ENOSPC or "No space left" in str(error):
-        remedy = "; free some room there, then run the same command again"
-    return f"{error.strerror or error}{where}{remedy}"
+        remedy = "; free some space there, then run the same command again"
+    return f"{error.strerror or error}{file}{remedy}"

@@ -1,4 +1,4 @@
-"""Concept sets: in the format of Broden, version 1, or as one folder per concept.
+"""Readers of concept sets: Broden's format, version 1, or one folder per concept.
 
 References:
     Bau et al., Network Dissection: Quantifying Interpretability of Deep Visual
@@ -16,25 +16,19 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image
 
-from .folders import list_folders, list_images
-from .images import ImageSet, decode
+from .image_folder import list_folders, list_images
+from .image_set import ImageSet, decode
 
-Progress = Callable[[int, int], object]
-Complain = Callable[[str, Path, OSError | ValueError], object]
+ProgressCallback = Callable[[int, int], object]
+ErrorCallback = Callable[[str, Path, OSError | ValueError], object]
 CATEGORIES = ("color", "object", "part", "material", "scene", "texture")
-_Colours = list[tuple[int, tuple[int, int, int]]]  # how often, and the colour
-_SIZES = ("ih", "iw", "sh", "sw")
+_ColorCounts = list[tuple[int, tuple[int, int, int]]]  # of (count, color)
+_SIZE_COLUMNS = ("ih", "iw", "sh", "sw")
 
 
 @dataclass(frozen=True)
-class Concept:
-    """One label of a concept set.
-
-    Attributes:
-        number: The label's number, which masks and cells refer to.
-        name: What it is called, such as ``fabric``.
-        categories: Where it stands, one or more of `CATEGORIES`.
-    """
+class ConceptInfo:
+    """One label of a concept set, by its number in masks and cells."""
 
     number: int
     name: str
@@ -42,102 +36,47 @@ class Concept:
 
 
 @dataclass(frozen=True, eq=False)
-class ConceptImages:
-    """Images, and which concepts are in each.
-
-    Attributes:
-        images: The images, without labels, in the order of ``index.csv``, or by folder.
-        concepts: The concepts, in the order of ``label.csv``, or of their folders.
-        positives: For each concept the images that it is in: sorted places in ``images``,
-            maybe none.
-    """
+class ConceptDataset:
+    """Images without labels, and the concepts in each."""
 
     images: ImageSet
-    concepts: tuple[Concept, ...]
+    concepts: tuple[ConceptInfo, ...]
+    # for each concept the sorted indices of the images that contain it
     positives: tuple[Int64[np.ndarray, " _"], ...] = field(repr=False)
 
-    def without(self, images: Collection[int]) -> "ConceptImages":
-        """The same concepts in fewer images.
-
-        Args:
-            images: The places of the images to drop.
-
-        Returns:
-            The images that stay, in their order, and where each concept is among them:
-            maybe nowhere.
-
-        Raises:
-            ValueError: If there is no image at such a place.
-        """
-        if not images:
+    def exclude(self, indices: Collection[int]) -> "ConceptDataset":
+        """Return the same concepts without some of the images."""
+        if not indices:
             return self
-        left = self.images.without(images)
-        stays = np.ones(len(self.images), np.bool_)
-        stays[list(images)] = False
-        place = stays.cumsum() - 1
-        positives = tuple(place[kept[stays[kept]]] for kept in self.positives)
-        return replace(self, images=left, positives=positives)
+        images = self.images.exclude(indices)
+        is_kept = np.ones(len(self.images), np.bool_)
+        is_kept[list(indices)] = False
+        new_index = is_kept.cumsum() - 1
+        positives = tuple(new_index[old[is_kept[old]]] for old in self.positives)
+        return replace(self, images=images, positives=positives)
 
 
 @dataclass(frozen=True)
 class BrodenRow:
-    """One row of ``index.csv``.
+    """One row of ``index.csv``."""
 
-    Attributes:
-        where: Where it stands, such as ``index.csv, line 3``.
-        image: The image, relative to ``images/``.
-        cells: What each category says: empty, or items separated by ``;``.
-        sizes: What the columns ih, iw, sh and sw say, as far as there are such columns:
-            height and width of the image, and of its masks.
-    """
-
-    where: str
-    image: str
-    cells: tuple[str, ...]
-    sizes: dict[str, str]
+    location: str  # such as "index.csv, line 3"
+    image: str  # relative to images/
+    cells: tuple[str, ...]  # of each category: empty, or items separated by ";"
+    sizes: dict[str, str]  # height and width of image (ih, iw) and masks (sh, sw), if given
 
 
-def read_concepts(root: Path, *, progress: Progress | None = None) -> ConceptImages:
-    """Read a concept set: Broden's format where its tables are, else folders.
-
-    Args:
-        root: The folder of the concept set.
-        progress: Called as `read_broden` or `read_concept_folders` calls it.
-
-    Returns:
-        The images, the concepts, and where each concept is.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, or it holds neither of Broden's
-            tables and no folder.
-        OSError: As `read_broden` does.
-        ValueError: As `read_broden` and `read_concept_folders` do.
-    """
+def read_concepts(root: Path, *, progress: ProgressCallback | None = None) -> ConceptDataset:
+    """Read a concept set: Broden's format if its tables are there, else folders."""
     if (root / "index.csv").is_file() or (root / "label.csv").is_file():
         return read_broden(root, progress=progress)
     return read_concept_folders(root, progress=progress)
 
 
-def read_concept_folders(root: Path, *, progress: Progress | None = None) -> ConceptImages:
-    """Read a folder that holds one folder of images per concept.
-
-    A concept's positives are the images of its folder, and of the folders right in it;
-    all others may be its negatives. Each file is an image of its own, also where two
-    bear the same name or hold the same picture. What is hidden or is no image is passed
-    over.
-
-    Args:
-        root: The folder of the concepts' folders.
-        progress: Called after each folder with the folders done and those in all.
-
-    Returns:
-        The images by folder, then by name; the concepts, numbered from 1 in the order of
-        their names, each an ``object``; and where each concept is.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, or there is no folder in it.
-        ValueError: If a concept's folder holds no image.
-    """
+def read_concept_folders(root: Path, *, progress: ProgressCallback | None = None) -> ConceptDataset:
+    """Return a concept set read from one folder of images per concept."""
+    # A concept's positives are the images of its folder and of the folders right in it; all others
+    # may be negatives. Concepts are numbered from 1 by name, each an `object`.
     names = list_folders(root) if root.is_dir() else []
     if not names:
         raise FileNotFoundError(
@@ -147,207 +86,150 @@ def read_concept_folders(root: Path, *, progress: Progress | None = None) -> Con
     files: list[str] = []
     positives: list[Int64[np.ndarray, " _"]] = []
     for done, name in enumerate(names, 1):
-        found = _images_of_concept(root, name)
-        positives.append(np.arange(len(files), len(files) + len(found)))
-        files += found
+        folders = [name, *(f"{name}/{inner}" for inner in list_folders(root / name))]
+        images = [f"{folder}/{file}" for folder in folders for file in list_images(root / folder)]
+        if not images:
+            raise ValueError(f"The concept {root / name} holds no image: fill or remove it.")
+        positives.append(np.arange(len(files), len(files) + len(images)))
+        files += images
         if progress:
             progress(done, len(names))
-    return ConceptImages(
-        ImageSet("concepts", root, tuple(files)),
-        tuple(Concept(number, name, ("object",)) for number, name in enumerate(names, 1)),
-        tuple(positives),
-    )
+    concepts = (ConceptInfo(n, name, ("object",)) for n, name in enumerate(names, 1))
+    images = ImageSet("concepts", root, tuple(files))
+    return ConceptDataset(images, tuple(concepts), tuple(positives))
 
 
-def _images_of_concept(root: Path, name: str) -> list[str]:
-    folders = [name, *(f"{name}/{inner}" for inner in list_folders(root / name))]
-    images = [
-        f"{folder}/{file}" for folder in folders for file in list_images(root / folder)
-    ]
-    if not images:
-        raise ValueError(f"The concept {root / name} holds no image: fill or remove it.")
-    return images
-
-
-def read_broden(root: Path, *, progress: Progress | None = None) -> ConceptImages:
-    """Read a concept set in the format of Broden, version 1.
-
-    A concept is in an image if any pixel of a mask, or the image as a whole, carries its
-    label. A label that stands in two categories is one concept.
-
-    Every mask is decoded once, on one core: a mask takes about .1 ms, and threads gain
-    nothing over that (Pillow holds the interpreter's lock for most of it).
-
-    Args:
-        root: The folder that holds ``index.csv``, ``label.csv`` and ``images/``.
-        progress: Called after each image with the images done and those in all.
-
-    Returns:
-        The images, the concepts, and where each concept is.
-
-    Raises:
-        OSError: If a mask cannot be read, whatever it holds; ``FileNotFoundError`` if it, a
-            table or an image is missing.
-        ValueError: If a table lacks a column, a row is malformed, a label is not in
-            ``label.csv``, or a mask is broken.
-    """
-    concepts = broden_concepts(root / "label.csv", _refuse)
+def read_broden(root: Path, *, progress: ProgressCallback | None = None) -> ConceptDataset:
+    """Return a concept set read in the format of Broden, version 1."""
+    # A concept is in an image if any pixel of a mask, or the image as a whole, has its label. A
+    # label in two categories is one concept.
+    # on one core: Pillow holds the interpreter's lock for most of a mask's .1 ms
+    concepts = read_broden_concepts(root / "label.csv", _raise_error)
     index, folder = root / "index.csv", root / "images"
-    rows = broden_rows(index, _refuse)
-    found: dict[int, list[int]] = {concept.number: [] for concept in concepts}
+    rows = read_broden_rows(index, _raise_error)
+    positives: dict[int, list[int]] = {concept.number: [] for concept in concepts}
     for image, row in enumerate(rows):
-        for number in broden_labels(row, folder, found, _refuse):
-            found[number].append(image)
+        for number in read_broden_labels(row, folder, positives, _raise_error):
+            positives[number].append(image)
         if progress:
             progress(image + 1, len(rows))
     if not rows:
         raise ValueError(f"{index} lists no image.")
-    return ConceptImages(
+    return ConceptDataset(
         ImageSet("broden", folder, tuple(row.image for row in rows)),
         concepts,
-        tuple(np.array(images, np.int64) for images in found.values()),
+        tuple(np.array(images, np.int64) for images in positives.values()),
     )
 
 
-def _refuse(_kind: str, _path: Path, error: OSError | ValueError) -> NoReturn:
+def _raise_error(_kind: str, _path: Path, error: OSError | ValueError) -> NoReturn:
     raise error
 
 
-def broden_concepts(path: Path, complain: Complain) -> tuple[Concept, ...]:
-    """Read the concepts of ``label.csv``.
-
-    Args:
-        path: The table.
-        complain: Called with a kind, a path and an error wherever one is found. If it
-            does not raise, reading goes on after what is wrong.
-
-    Returns:
-        The concepts that are well described, in the order of the table.
-    """
-    concepts: dict[int, Concept] = {}
-    for where, cells in _read_table(path, ("number", "name", "category"), complain):
+def read_broden_concepts(path: Path, on_error: ErrorCallback) -> tuple[ConceptInfo, ...]:
+    """Read the valid concepts of ``label.csv``; others are passed to ``on_error``."""
+    concepts: dict[int, ConceptInfo] = {}
+    for location, cells in _read_table(path, ("number", "name", "category"), on_error):
         number, name, category = cells["number"], cells["name"], cells["category"]
         categories = tuple(re.sub(r"\(\d+\)$", "", item) for item in category.split(";"))
         unknown = set(categories) - set(CATEGORIES)
         if not number.isdecimal() or not name or unknown:
             error = ValueError(
-                f"{where}: expected a number, a name and categories such as material(36);"
-                f"object(3), got {number!r}, {name!r} and {category!r}."
+                f"{location}: expected a number, a name and categories such as "
+                f"material(36);object(3), got {number!r}, {name!r} and {category!r}."
             )
-            complain("row", path, error)
+            on_error("row", path, error)
         elif int(number) in concepts:
-            error = ValueError(f"{where}: label {number} is listed a second time.")
-            complain("row", path, error)
+            error = ValueError(f"{location}: label {number} is listed a second time.")
+            on_error("row", path, error)
         else:
-            concepts[int(number)] = Concept(int(number), name, categories)
+            concepts[int(number)] = ConceptInfo(int(number), name, categories)
     return tuple(concepts.values())
 
 
-def broden_rows(path: Path, complain: Complain) -> tuple[BrodenRow, ...]:
-    """Read the rows of ``index.csv``; no other file is looked at.
-
-    Args:
-        path: The table.
-        complain: As `broden_concepts` calls it.
-
-    Returns:
-        The rows that have all fields, in the order of the table.
-    """
+def read_broden_rows(path: Path, on_error: ErrorCallback) -> tuple[BrodenRow, ...]:
+    """Read the rows of ``index.csv`` that have all fields; no other file is opened."""
     return tuple(
         BrodenRow(
-            where,
+            location,
             cells["image"],
             tuple(cells[category] for category in CATEGORIES),
-            {size: cells[size] for size in _SIZES if size in cells},
+            {size: cells[size] for size in _SIZE_COLUMNS if size in cells},
         )
-        for where, cells in _read_table(path, ("image", *CATEGORIES), complain)
+        for location, cells in _read_table(path, ("image", *CATEGORIES), on_error)
     )
 
 
-def broden_labels(
+def read_broden_labels(
     row: BrodenRow,
     folder: Path,
-    known: Collection[int],
-    complain: Complain,
+    known_labels: Collection[int],
+    on_error: ErrorCallback,
     *,
     open_mask: Callable[[Path], Image.Image] = decode,
 ) -> set[int]:
-    """Read which labels one image carries anywhere.
-
-    Args:
-        row: The image's row.
-        folder: Where ``images/`` is.
-        known: The labels of ``label.csv``.
-        complain: As `broden_concepts` calls it.
-        open_mask: What decodes a mask, and raises ``ValueError`` or ``OSError`` where it
-            cannot.
-
-    Returns:
-        The labels that are known.
-    """
+    """Return the known labels of one image as a whole and of its pixels."""
     image = folder / row.image
     if not image.is_file():
-        error = FileNotFoundError(f"{row.where}: there is no image {image}.")
-        complain("no-image", image, error)
+        error = FileNotFoundError(f"{row.location}: there is no image {image}.")
+        on_error("no-image", image, error)
     labels: set[int] = set()
-    for item in dict.fromkeys(
-        item for cell in row.cells if cell for item in cell.split(";")
-    ):
+    items = (item for cell in row.cells if cell for item in cell.split(";"))
+    for item in dict.fromkeys(items):
         if not item:
-            error = ValueError(f"{row.where}: an item between two semicolons is empty.")
-            complain("row", folder.parent / "index.csv", error)
+            error = ValueError(f"{row.location}: an item between two semicolons is empty.")
+            on_error("row", folder.parent / "index.csv", error)
         elif item.isdecimal():
             labels.add(int(item))
         else:
-            labels |= _labels_of_mask(folder / item, complain, open_mask)
-    for number in sorted(labels - set(known) - {0}):
-        error = ValueError(f"{row.where}: label {number} is not in label.csv.")
-        complain("label", folder.parent / "index.csv", error)
-    return labels & set(known) - {0}
+            labels |= _read_mask_labels(folder / item, on_error, open_mask)
+    for number in sorted(labels - set(known_labels) - {0}):
+        error = ValueError(f"{row.location}: label {number} is not in label.csv.")
+        on_error("label", folder.parent / "index.csv", error)
+    return labels & set(known_labels) - {0}
 
 
-def _labels_of_mask(
-    path: Path, complain: Complain, open_mask: Callable[[Path], Image.Image]
+def _read_mask_labels(
+    path: Path, on_error: ErrorCallback, open_mask: Callable[[Path], Image.Image]
 ) -> set[int]:
-    """The labels of a mask's pixels: red + 256 green; 0 stands for none."""
+    """Return the labels of a mask's pixels, red + 256 green; 0 stands for none."""
     try:
         mask = open_mask(path)
     except (ValueError, OSError) as error:
-        complain("mask", path, error)
+        on_error("mask", path, error)
         return set()
     if mask.mode not in {"RGB", "RGBA", "P"}:
         error = ValueError(f"The mask {path} is {mask.mode}: labels need red and green.")
-        complain("mask", path, error)
+        on_error("mask", path, error)
         return set()
-    colours = mask.convert("RGB").getcolors(mask.width * mask.height)
-    return {red + 256 * green for _, (red, green, _) in cast(_Colours, colours)}
+    colors = mask.convert("RGB").getcolors(mask.width * mask.height)
+    return {red + 256 * green for _, (red, green, _) in cast(_ColorCounts, colors)}
 
 
 def _read_table(
-    path: Path, columns: tuple[str, ...], complain: Complain
+    path: Path, columns: tuple[str, ...], on_error: ErrorCallback
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """The cells of each row of a CSV file by column, and the name of its place there."""
+    """Yield the location of each row of a CSV file, and its cells by column."""
     if not path.is_file():
         error = FileNotFoundError(f"No {path}: expected a folder in Broden's format.")
-        complain("table", path, error)
+        on_error("table", path, error)
         return
-    # What is no UTF-8 is kept aside, so that one such cell does not end the reading.
+    # a cell that is no UTF-8 is an error of its row alone
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = _sound_rows(file, path, complain)
+        rows = _iter_valid_rows(file, path, on_error)
         _, header = next(rows, ("", []))
         missing = [column for column in columns if column not in header]
         if missing:
             error = ValueError(f"{path} has no column {', '.join(missing)}.")
-            complain("table", path, error)
+            on_error("table", path, error)
             return
-        for where, row in rows:
-            yield where, dict(zip(header, row, strict=True))
+        for location, row in rows:
+            yield location, dict(zip(header, row, strict=True))
 
 
-def _sound_rows(
-    file: TextIO, path: Path, complain: Complain
+def _iter_valid_rows(
+    file: TextIO, path: Path, on_error: ErrorCallback
 ) -> Iterator[tuple[str, list[str]]]:
-    """The rows that can be read and have as many fields as the first, and their places."""
     reader = csv.reader(file, strict=True)
     fields = 0
     while True:
@@ -358,9 +240,8 @@ def _sound_rows(
             fields = fields or len(row)
             if len(row) != fields:
                 raise ValueError(f"{len(row)} fields, expected {fields}")
-            "".join(row).encode()  # fails where a byte was kept aside
+            "".join(row).encode()  # fails on a surrogate escape
         except (csv.Error, ValueError) as error:
-            said = ValueError(f"{path}, line {reader.line_num}: {error}.")
-            complain("row", path, said)
+            on_error("row", path, ValueError(f"{path}, line {reader.line_num}: {error}."))
         else:
             yield f"{path}, line {reader.line_num}", row

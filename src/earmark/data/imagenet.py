@@ -1,4 +1,4 @@
-"""ImageNet and its shifts, read from any layout that their users have."""
+"""Readers of ImageNet and its shifts in every usual layout."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,179 +6,164 @@ from pathlib import Path
 
 import numpy as np
 
-from .catalogue import (
-    DATASETS,
-    SHIFTS,
-    Dataset,
-    class_set,
-    imagenet_wnids,
-    objectnet_labels,
-    objectnet_map,
+from .image_folder import (
+    candidate_roots,
+    list_folders,
+    read_class_folders,
+    read_folder_for_head,
+    read_unlabeled,
 )
-from .folders import list_folders, places_of, read_class_folders, read_images, read_own
-from .images import ImageSet
-from .validation import is_flat_validation, read_flat_validation
+from .image_set import ImageSet
+from .imagenet_val import is_flat_val, read_flat_val
+from .registry import DATASETS, DatasetInfo, imagenet_wnids, objectnet_labels, objectnet_to_imagenet
 from .webdataset import has_shards, read_shards, shard_classes
 
-__all__ = ["DATASETS", "SHIFTS", "found_datasets", "imagenet_wnids", "read_dataset"]
+__all__ = ["DATASETS", "available_datasets", "imagenet_wnids", "read_dataset"]
 
 
 def read_dataset(data_dir: Path, name: str, *, classes: Sequence[str]) -> ImageSet:
     """Read ImageNet or one of its shifts for a head.
 
-    For a head of ImageNet's 1,000 wnids, in any order, it is read as published:
+    For a head of ImageNet's 1,000 wnids, in any order, the published layouts are read:
 
-    - folders named by wnid, or by number as in ImageNet-V2, where folder 10 is class 10;
-    - ImageNet's validation images in one folder, with one of the known files of labels;
-    - ImageNet-R and -A with 200 classes each; only these compete for a prediction;
-    - ObjectNet's 113 classes that ImageNet has too, each of which stands for one to three
-      of ImageNet's; its other 200 folders are passed over and its border is cut;
-    - CLIP_benchmark's tar files. Their labels count the sorted folders of the set that was
-      converted, which for ObjectNet are those of the 113 classes; where
-      ``classnames.txt`` lies beside them, ObjectNet's labels are told by its names.
+    - Class folders are named by wnid, or by number as in ImageNet-V2 (10 is class 10).
+    - ImageNet's validation images may lie in one folder, beside a known file of labels.
+    - ImageNet-R and -A have 200 classes each; predictions are restricted to these.
+    - ObjectNet has 113 classes of ImageNet, each standing for one to three wnids; its other
+      200 folders are skipped and its border is cut.
+    - The labels of CLIP_benchmark's tar files number the sorted class folders, or for
+      ObjectNet the lines of a ``classnames.txt`` beside them.
 
-    For any other head it must be in class folders, as `read_own` reads them; but numbered
-    folders of a set with all of ImageNet's classes still mean these, whatever the head has
-    in such places. For no head, with no classes, the images are read without labels.
+    Any other head needs class folders, as `read_folder_for_head` reads them, but numbered
+    folders of a set with all of ImageNet's classes still mean ImageNet's. Without classes,
+    the images are read without labels.
 
     Args:
         data_dir: The folder of all datasets.
-        name: Which one, a key of `DATASETS`.
+        name: A key of `DATASETS`.
         classes: The classifier's classes, in the order of its head's rows.
 
     Returns:
-        Its images, with the label of each where there are classes.
+        The images, with labels if there are classes.
 
     Raises:
-        FileNotFoundError: If it is in none of its layouts' places.
+        FileNotFoundError: If none of the dataset's folders exists.
         ValueError: If no dataset has this name, a folder is no class or has no image, an
             image has no label, or a file of labels or a tar file cannot be read.
 
     Example:
-        >>> read_dataset(Path("data"), "v3", classes=["cat"])
+        >>> read_dataset(Path("data"), "v3", classes=["cat"])  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        ValueError: No dataset is called 'v3': choose imagenet, imagenet-train, v2, \
-v2-threshold0.7, v2-top-images, r, sketch, objectnet, a.
+        ValueError: No dataset is called 'v3': choose imagenet, imagenet-train, ...
     """
     if name not in DATASETS:
         raise ValueError(f"No dataset is called {name!r}: choose {', '.join(DATASETS)}.")
     dataset = DATASETS[name]
-    root = _find(data_dir, dataset)
-    in_tars = root == _tars(data_dir, dataset)
+    root = _find_root(data_dir, dataset)
+    is_sharded = root == _shard_root(data_dir, dataset)
     if not classes:
-        return _read_unlabelled(root, dataset, in_tars=in_tars)
-    if not _are_imagenet(classes):
-        if in_tars:
-            raise ValueError(_numbered_classes(root, dataset, classes))
-        return _read_for_others(root, dataset, classes)
-    read = _read_tars if in_tars else _read_folder
-    images = read(root, data_dir, dataset, classes)
-    return replace(images, counts_as=_counts_as(dataset, classes), border=dataset.border)
+        return _read_without_labels(root, dataset, is_sharded=is_sharded)
+    if sorted(classes) != list(imagenet_wnids()):
+        if is_sharded:
+            raise ValueError(
+                f"{root} holds tar files whose labels number {dataset.title}'s "
+                f"{len(dataset.class_ids)} classes, and the head's {len(classes)} are not "
+                "ImageNet's wnids: unpack it into class folders with their names."
+            )
+        return _read_for_custom_head(root, dataset, classes)
+    if is_sharded:
+        images = _read_tars(root, dataset, classes)
+    else:
+        images = _read_folder(root, data_dir, dataset, classes)
+    return replace(
+        images, class_to_label=_map_classes_to_labels(dataset, classes), border=dataset.border
+    )
 
 
-def found_datasets(data_dir: Path) -> tuple[str, ...]:
-    """Which datasets a folder holds, in any layout; whether they are whole is not checked.
-
-    Args:
-        data_dir: The folder of all datasets.
-
-    Returns:
-        Keys of `DATASETS`, in its order.
-    """
-    return tuple(name for name, dataset in DATASETS.items() if _places(data_dir, dataset))
+def available_datasets(data_dir: Path) -> tuple[str, ...]:
+    """Return the ids of the datasets in a folder, complete or not, in `DATASETS`' order."""
+    return tuple(name for name, dataset in DATASETS.items() if _candidate_roots(data_dir, dataset))
 
 
-def _find(data_dir: Path, dataset: Dataset) -> Path:
-    """The first place that holds something, or else the first that is there at all."""
-    places = _places(data_dir, dataset)
+def _find_root(data_dir: Path, dataset: DatasetInfo) -> Path:
+    """Return the first folder that is not empty, else the first that exists."""
     folders = [data_dir / folder for folder in dataset.folders]
-    places += [folder for folder in folders if folder.is_dir()]
-    if places:
-        return places[0]
-    others = [*dataset.folders[1:], *([dataset.webdataset] if dataset.webdataset else [])]
+    roots = _candidate_roots(data_dir, dataset)
+    roots += [folder for folder in folders if folder.is_dir()]
+    if roots:
+        return roots[0]
+    others = [*dataset.folders[1:], *([dataset.shards] if dataset.shards else [])]
     raise FileNotFoundError(
-        f"No folder {folders[0]}: the images of {dataset.name} are expected as "
+        f"No folder {folders[0]}: the images of {dataset.id} are expected as "
         f"{folders[0]}/CLASS/IMAGE, or in {data_dir} under {' or '.join(others)}."
     )
 
 
-def _places(data_dir: Path, dataset: Dataset) -> list[Path]:
-    tars = _tars(data_dir, dataset)
-    return places_of(dataset, data_dir) + ([tars] if tars and has_shards(tars) else [])
+def _candidate_roots(data_dir: Path, dataset: DatasetInfo) -> list[Path]:
+    shards = _shard_root(data_dir, dataset)
+    roots = candidate_roots(dataset, data_dir)
+    return [*roots, shards] if shards and has_shards(shards) else roots
 
 
-def _tars(data_dir: Path, dataset: Dataset) -> Path | None:
-    return data_dir / dataset.webdataset if dataset.webdataset else None
+def _shard_root(data_dir: Path, dataset: DatasetInfo) -> Path | None:
+    return data_dir / dataset.shards if dataset.shards else None
 
 
-def _are_imagenet(classes: Sequence[str]) -> bool:
-    return sorted(classes) == list(imagenet_wnids())
+def _label_classes(dataset: DatasetInfo, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes that labels index: the head's if the set has all of ImageNet's."""
+    return tuple(classes) if dataset.class_set == "imagenet" else dataset.class_ids
 
 
-def _own_classes(dataset: Dataset, classes: Sequence[str]) -> tuple[str, ...]:
-    """What labels refer to: the head's order where the set has all of its classes."""
-    return tuple(classes) if dataset.classes == "imagenet" else class_set(dataset.classes)
-
-
-def _counts_as(dataset: Dataset, classes: Sequence[str]) -> tuple[int, ...] | None:
-    if dataset.classes == "imagenet":
+def _map_classes_to_labels(dataset: DatasetInfo, classes: Sequence[str]) -> tuple[int, ...] | None:
+    if dataset.class_set == "imagenet":
         return None
-    own = class_set(dataset.classes)
-    stands_for = objectnet_map() if dataset.classes == "objectnet" else {}
-    place = {
-        wnid: at for at, name in enumerate(own) for wnid in stands_for.get(name, (name,))
+    wnids = objectnet_to_imagenet() if dataset.class_set == "objectnet" else {}
+    labels = {
+        wnid: label
+        for label, name in enumerate(dataset.class_ids)
+        for wnid in wnids.get(name, (name,))
     }
-    return tuple(place.get(klass, -1) for klass in classes)
+    return tuple(labels.get(wnid, -1) for wnid in classes)
 
 
-def _numbered_classes(root: Path, dataset: Dataset, classes: Sequence[str]) -> str:
-    return (
-        f"{root} holds tar files whose labels number {dataset.title}'s "
-        f"{len(class_set(dataset.classes))} classes, and the head's {len(classes)} are not "
-        f"ImageNet's wnids: unpack it into class folders with their names."
-    )
-
-
-def _read_unlabelled(root: Path, dataset: Dataset, *, in_tars: bool) -> ImageSet:
-    if in_tars:
-        images = read_shards(root, name=dataset.name, classes=class_set(dataset.classes))
+def _read_without_labels(root: Path, dataset: DatasetInfo, *, is_sharded: bool) -> ImageSet:
+    if is_sharded:
+        images = read_shards(root, name=dataset.id, classes=dataset.class_ids)
         return replace(images, labels=None, classes=(), border=dataset.border)
-    return replace(read_images(root, name=dataset.name), border=dataset.border)
+    return replace(read_unlabeled(root, name=dataset.id), border=dataset.border)
 
 
-def _read_for_others(root: Path, dataset: Dataset, classes: Sequence[str]) -> ImageSet:
-    if dataset.classes != "imagenet":
-        return read_own(root, name=dataset.name, classes=classes)
+def _read_for_custom_head(root: Path, dataset: DatasetInfo, classes: Sequence[str]) -> ImageSet:
+    if dataset.class_set != "imagenet":
+        return read_folder_for_head(root, name=dataset.id, classes=classes)
     return read_class_folders(
-        root, name=dataset.name, classes=classes, numbered=imagenet_wnids()
+        root, name=dataset.id, classes=classes, numbered_classes=imagenet_wnids()
     )
 
 
 def _read_folder(
-    root: Path, data_dir: Path, dataset: Dataset, classes: Sequence[str]
+    root: Path, data_dir: Path, dataset: DatasetInfo, classes: Sequence[str]
 ) -> ImageSet:
-    if dataset.name == "imagenet" and not list_folders(root) and is_flat_validation(root):
+    if dataset.id == "imagenet" and not list_folders(root) and is_flat_val(root):
         top = data_dir / Path(dataset.folder).parts[0]
-        return read_flat_validation(root, top, classes=classes)
-    own = _own_classes(dataset, classes)
-    others = set(objectnet_labels()) if dataset.classes == "objectnet" else set[str]()
+        return read_flat_val(root, top, classes=classes)
+    names = _label_classes(dataset, classes)
+    unused = {*objectnet_labels()} - {*names} if dataset.class_set == "objectnet" else ()
     return read_class_folders(
         root,
-        name=dataset.name,
-        classes=own,
-        numbered=imagenet_wnids() if dataset.classes == "imagenet" else (),
-        passing_over=[root / other for other in others - set(own)],
+        name=dataset.id,
+        classes=names,
+        numbered_classes=imagenet_wnids() if dataset.class_set == "imagenet" else (),
+        exclude=[root / folder for folder in unused],
     )
 
 
-def _read_tars(
-    root: Path, data_dir: Path, dataset: Dataset, classes: Sequence[str]
-) -> ImageSet:
-    order = shard_classes(root, dataset)
-    images = read_shards(root, name=dataset.name, classes=order)
-    own = _own_classes(dataset, classes)
-    place = {klass: at for at, klass in enumerate(own)}
-    moved = np.array([place[klass] for klass in order], np.int64)
-    labels = None if images.labels is None else moved[images.labels]
-    return replace(images, labels=labels, classes=own)
+def _read_tars(root: Path, dataset: DatasetInfo, classes: Sequence[str]) -> ImageSet:
+    numbered = shard_classes(root, dataset)
+    images = read_shards(root, name=dataset.id, classes=numbered)
+    names = _label_classes(dataset, classes)
+    index = {name: label for label, name in enumerate(names)}
+    new_labels = np.array([index[name] for name in numbered], np.int64)
+    labels = None if images.labels is None else new_labels[images.labels]
+    return replace(images, labels=labels, classes=names)

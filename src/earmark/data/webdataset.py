@@ -1,4 +1,4 @@
-"""Images in tar files, as CLIP_benchmark publishes them, read without being unpacked."""
+"""Reader of images in tar files, as CLIP_benchmark publishes them."""
 
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,96 +7,67 @@ from pathlib import Path
 
 import numpy as np
 
-from .catalogue import Dataset, class_set, objectnet_labels
-from .folders import EXTENSIONS
-from .images import ImageSet, stamp
+from .image_folder import IMAGE_EXTENSIONS
+from .image_set import ImageSet, file_stamp
+from .registry import DatasetInfo, objectnet_labels
 
 
 @dataclass(frozen=True)
-class _Member:
-    """Where the bytes of one image lie."""
-
+class _ShardMember:
     shard: str
     offset: int
     size: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shards(ImageSet):
-    """Images within tar files; a file's name is its shard's, and its own in the shard."""
+class _ShardedImageSet(ImageSet):
+    """Images within tar files: `files` are the shard's name and the name in it."""
 
-    members: tuple[_Member, ...] = field(repr=False)
+    members: tuple[_ShardMember, ...] = field(repr=False)
 
-    def _read(self, image: int) -> bytes:
-        member = self.members[image]
+    def _read(self, index: int) -> bytes:
+        member = self.members[index]
         with (self.root / member.shard).open("rb") as shard:
             shard.seek(member.offset)
             return shard.read(member.size)
 
-    def _only(self, images: list[int]) -> ImageSet:
-        labels = None if self.labels is None else self.labels[images]
-        return replace(
-            self,
-            files=tuple(self.files[image] for image in images),
-            labels=labels,
-            members=tuple(self.members[image] for image in images),
-        )
+    def _select(self, indices: list[int]) -> ImageSet:
+        members = tuple(self.members[image] for image in indices)
+        return replace(super()._select(indices), members=members)
 
     def _identities(self) -> Iterable[str]:
         shards = {member.shard for member in self.members}
         paths = {shard: self.root / shard for shard in sorted(shards)}
-        stamps = {shard: f"{path.resolve()} {stamp(path)}" for shard, path in paths.items()}
+        stamps = {shard: f"{path.resolve()} {file_stamp(path)}" for shard, path in paths.items()}
         for file, member in zip(self.files, self.members, strict=True):
             yield f"{file} {member.offset} {member.size} {stamps[member.shard]}"
 
 
 def has_shards(root: Path) -> bool:
-    """Whether a folder, or its folder ``test``, holds tar files.
-
-    Args:
-        root: The folder, which need not be there.
-
-    Returns:
-        Whether there is any.
-    """
+    """Return whether a folder, or its folder ``test``, holds tar files."""
     return bool(_list_shards(root))
 
 
 def read_shards(root: Path, *, name: str, classes: Sequence[str]) -> ImageSet:
-    """Read images and labels from tar files with members ``KEY.jpg`` and ``KEY.cls``.
-
-    Nothing is unpacked: each tar file is gone through once, and an image's bytes are read
-    from their place when it is opened.
-
-    Args:
-        root: The folder of the tar files, or of a folder ``test`` of them.
-        name: What tables call the images.
-        classes: The classes in the order in which the labels number them, from 0.
-
-    Returns:
-        The images, by the number of their tar file, then in the order in which they lie.
-
-    Raises:
-        FileNotFoundError: If there is no tar file, or fewer than ``nshards.txt`` says.
-        ValueError: If a tar file cannot be read, or an image has no label, or one that is
-            not a number below the number of classes.
-    """
+    """Return the images of tar files with members ``KEY.jpg`` and ``KEY.cls``."""
+    # Nothing is unpacked: each tar file is scanned once, and an image's bytes are read from it when
+    # it is opened.
     shards = _list_shards(root)
     if not shards:
         raise FileNotFoundError(f"No tar file in {root}: expected {root}/test/0.tar.")
-    _check_number(shards)
+    _check_shard_count(shards)
     files: list[str] = []
     labels: list[int] = []
-    members: list[_Member] = []
+    members: list[_ShardMember] = []
     for path in shards:
         shard = path.relative_to(root).as_posix()
         for image, offset, size, label in _read_shard(path, len(classes)):
             files.append(f"{shard}/{image}")
-            members.append(_Member(shard, offset, size))
+            members.append(_ShardMember(shard, offset, size))
             labels.append(label)
     if not files:
         raise ValueError(f"The tar files in {root} hold no image: download them again.")
-    return _Shards(
+    return _ShardedImageSet(
         name=name,
         root=root,
         files=tuple(files),
@@ -106,23 +77,12 @@ def read_shards(root: Path, *, name: str, classes: Sequence[str]) -> ImageSet:
     )
 
 
-def shard_classes(root: Path, dataset: Dataset) -> tuple[str, ...]:
-    """The classes of a dataset in the order in which its tar files' labels number them.
-
-    Args:
-        root: The folder of the tar files, or of a folder ``test`` of them.
-        dataset: Which one.
-
-    Returns:
-        Its sorted class folders; or for ObjectNet, where ``classnames.txt`` lies there,
-        those of the names that it lists, in its order.
-
-    Raises:
-        ValueError: If that does not list each of the 113 classes once.
-    """
-    classes = class_set(dataset.classes)
+def shard_classes(root: Path, dataset: DatasetInfo) -> tuple[str, ...]:
+    """Return the classes that the labels of a dataset's tar files number, in order."""
+    # sorted, but for ObjectNet with a classnames.txt, which has its own order
+    classes = dataset.class_ids
     path = root / "classnames.txt"
-    if dataset.classes != "objectnet" or not path.is_file():
+    if dataset.class_set != "objectnet" or not path.is_file():
         return classes
     folder = {objectnet_labels()[name].lower(): name for name in classes}
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -141,15 +101,12 @@ def _list_shards(root: Path) -> list[Path]:
     for folder in (root / "test", root):
         shards = [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
         if shards:
-            return sorted(shards, key=_shard_order)
+            numbers = {path: int(path.stem) if path.stem.isdecimal() else -1 for path in shards}
+            return sorted(shards, key=lambda path: (numbers[path], path.name))
     return []
 
 
-def _shard_order(path: Path) -> tuple[int, str]:
-    return (int(path.stem) if path.stem.isdecimal() else -1, path.name)
-
-
-def _check_number(shards: list[Path]) -> None:
+def _check_shard_count(shards: list[Path]) -> None:
     path = shards[0].with_name("nshards.txt")
     if not path.is_file():
         return
@@ -161,42 +118,37 @@ def _check_number(shards: list[Path]) -> None:
         )
 
 
-def _read_shard(path: Path, classes: int) -> Iterator[tuple[str, int, int, int]]:
-    """Each image's name, place, size and label."""
+def _read_shard(path: Path, n_classes: int) -> Iterator[tuple[str, int, int, int]]:
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, str] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in filter(tarfile.TarInfo.isreg, tar):
-                key, extension = _split(member.name)
+                key, extension = _split_member_name(member.name)
                 if extension == "cls":
-                    labels[key] = _text(tar, member)
-                elif f".{extension}".lower() in EXTENSIONS:
+                    file = tar.extractfile(member)
+                    labels[key] = file.read().decode(errors="replace").strip() if file else ""
+                elif f".{extension}".lower() in IMAGE_EXTENSIONS:
                     images[key] = member
     except (tarfile.TarError, OSError) as error:
         raise ValueError(f"Cannot read {path} ({error}): download it again.") from error
     for key, member in images.items():
-        label = _label(labels.get(key), f"{path}: {member.name}", classes)
+        label = _parse_label(labels.get(key), f"{path}: {member.name}", n_classes)
         yield member.name, member.offset_data, member.size, label
 
 
-def _split(name: str) -> tuple[str, str]:
-    """A member's key and extension: they meet at the first dot of its own name."""
-    folder, slash, own = name.rpartition("/")
-    key, _, extension = own.partition(".")
+def _split_member_name(name: str) -> tuple[str, str]:
+    """Split a member's path into key and extension, at the first dot of its name."""
+    folder, slash, base = name.rpartition("/")
+    key, _, extension = base.partition(".")
     return f"{folder}{slash}{key}", extension
 
 
-def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
-    file = tar.extractfile(member)
-    return "" if file is None else file.read().decode(errors="replace").strip()
-
-
-def _label(text: str | None, where: str, classes: int) -> int:
+def _parse_label(text: str | None, location: str, n_classes: int) -> int:
     if text is None:
-        raise ValueError(f"{where} has no label: expected a member of its name with .cls.")
-    if not text.isdecimal() or int(text) >= classes:
+        raise ValueError(f"{location} has no label: expected a member of its name with .cls.")
+    if not text.isdecimal() or int(text) >= n_classes:
         raise ValueError(
-            f"{where} has label {text!r}: expected a number from 0 to {classes - 1}."
+            f"{location} has label {text!r}: expected a number from 0 to {n_classes - 1}."
         )
     return int(text)

@@ -1,1 +1,1 @@
-"""Who is measured: everything becomes one frozen `Classifier`."""
+"""Models: every id or module becomes one frozen `Classifier`."""

@@ -1,9 +1,4 @@
-"""How a model is shown an image: resized, cropped, normalised.
-
-One frozen value stands for the evaluation transform of every library, so that its ``repr``
-says all that it does (fingerprints hold it), it can be saved as JSON, and worker processes
-can be given it.
-"""
+"""Image preprocessing as a frozen value: resize, crop, normalize."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -17,41 +12,22 @@ from PIL import Image
 from torch import Tensor
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
-CENTRINGS = ("round", "floor")
+CROP_ROUNDINGS = ("round", "floor")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """An RGB image to a tensor, as torchvision's Resize, CenterCrop and Normalize make it.
+    """Transform of an RGB image, equal to torchvision's Resize, CenterCrop and Normalize."""
 
-    An image of another mode is converted to RGB first. Where the crop is larger than the
-    image, black surrounds it. Lists, as JSON gives them back, become tuples.
-
-    Attributes:
-        resize: The length of the shorter side in pixels; or (height, width), whatever the
-            image's shape; None leaves the size.
-        crop: (height, width) of the centre that is kept; None keeps all.
-        mean: What is subtracted from red, green and blue, each from 0 to 1.
-        std: What they are then divided by.
-        interpolation: How pixels are found when resizing.
-        centring: Where an odd number of pixels is cropped away, whether the half pixel
-            is rounded to even, as torchvision does, or down, as transformers does.
-
-    Raises:
-        ValueError: If a size is no positive whole number, ``mean`` or ``std`` are not
-            three finite numbers, ``std`` holds 0, or a name is unknown.
-
-    Example:
-        >>> half = Preprocessing(2, (2, 2), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-        >>> half(Image.new("RGB", (4, 6), "white")).unique()
-        tensor([1.])
-    """
-
-    resize: int | Sequence[int] | None
-    crop: Sequence[int] | None
-    mean: Sequence[float | int]
+    # An image of another mode is converted to RGB first. A crop larger than the image is padded
+    # with black. Lists, as JSON has them, become tuples.
+    resize: int | Sequence[int] | None  # the shorter side in pixels, or (height, width)
+    crop: Sequence[int] | None  # (height, width) of the center crop
+    mean: Sequence[float | int]  # of red, green and blue in [0, 1]
     std: Sequence[float | int]
-    interpolation: str = "bicubic"
+    interpolation: str = "bicubic"  # a PIL resampling filter
+    # Rounding of half a pixel where the crop leaves out an odd number: to even ("round",
+    # torchvision's) or down ("floor", transformers').
     centring: str = "round"
 
     def __post_init__(self) -> None:
@@ -60,27 +36,34 @@ class Preprocessing:
             object.__setattr__(self, field.name, checked)
 
     def __call__(self, image: Image.Image) -> Float32[Tensor, "channel height width"]:
-        """The tensor that the encoder reads."""
-        return self._normalised(self._cropped(self._resized(_as_rgb(image))))
+        """Return the encoder's input."""
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        return self._normalize(self._crop(self._resize(rgb)))
 
-    def _resized(self, image: Image.Image) -> Image.Image:
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """The (height, width) of all results; None where it depends on the image."""
+        size = self.crop or self.resize
+        return (size[0], size[1]) if isinstance(size, Sequence) else None
+
+    def _resize(self, image: Image.Image) -> Image.Image:
         if self.resize is None:
             return image
-        size = _target(image.size, self.resize)
+        size = _resized_size(image.size, self.resize)
         filter_ = Image.Resampling[self.interpolation.upper()]
         return image if image.size == size else image.resize(size, filter_)
 
-    def _cropped(self, image: Image.Image) -> Image.Image:
+    def _crop(self, image: Image.Image) -> Image.Image:
         height, width = self.crop or image.size[::-1]
         if image.size == (width, height):
             return image
-        left = _start(image.width - width, self.centring)
-        top = _start(image.height - height, self.centring)
+        left = _crop_offset(image.width - width, self.centring)
+        top = _crop_offset(image.height - height, self.centring)
         return image.crop((left, top, left + width, top + height))
 
-    def _normalised(self, image: Image.Image) -> Tensor:
-        # numpy's arithmetic, bit for bit torch's, stays on one thread: torch's own would
-        # take those of the encoder, which runs meanwhile
+    def _normalize(self, image: Image.Image) -> Tensor:
+        # numpy's arithmetic equals torch's in every bit, and takes no thread from the
+        # encoder, which runs at the same time
         values = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
         values /= 255
         values -= np.array(self.mean, np.float32).reshape(3, 1, 1)
@@ -88,12 +71,8 @@ class Preprocessing:
         return torch.from_numpy(values)
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _target(size: tuple[int, int], resize: int | Sequence[int]) -> tuple[int, int]:
-    """(width, height) after resizing; the longer side loses its fraction of a pixel."""
+def _resized_size(size: tuple[int, int], resize: int | Sequence[int]) -> tuple[int, int]:
+    """Return (width, height) after resizing; the longer side is rounded down."""
     if not isinstance(resize, int):
         return resize[1], resize[0]
     short, long = min(size), max(size)
@@ -101,28 +80,22 @@ def _target(size: tuple[int, int], resize: int | Sequence[int]) -> tuple[int, in
     return (resize, longer) if size[0] <= size[1] else (longer, resize)
 
 
-def _start(excess: int, centring: str) -> int:
-    """Where the crop begins; below 0 where black comes before the image."""
-    if centring == "floor":
+def _crop_offset(excess: int, crop_rounding: str) -> int:
+    """Return the crop's first pixel, negative where it is padded."""
+    if crop_rounding == "floor":
         return excess // 2
     return round(excess / 2) if excess > 0 else -(-excess // 2)
 
 
-def _numbers(name: str, value: Iterable[Any]) -> tuple[float, ...]:
+def _check_triple(name: str, value: Iterable[Any]) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in value)
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != 3 or not all(isfinite(number) for number in numbers):
-        raise ValueError(
-            f"{name} must be three finite numbers, for red, green and blue, not {value!r}."
-        )
-    return numbers
-
-
-def _divisors(name: str, value: Iterable[Any]) -> tuple[float, ...]:
-    if 0 in (numbers := _numbers(name, value)):
-        raise ValueError(f"{name} must not hold 0, since it divides, but is {value!r}.")
+        raise ValueError(f"{name} must be three finite numbers (red, green, blue), got {value!r}.")
+    if name == "std" and 0 in numbers:
+        raise ValueError(f"{name} must not hold 0, got {value!r}.")
     return numbers
 
 
@@ -130,41 +103,29 @@ def _is_length(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _sides(name: str, value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
+def _check_size(name: str, value: Any) -> int | tuple[int, int] | None:
+    if value is None or (name == "resize" and _is_length(value)):
+        return value
     sides: tuple[Any, ...] = tuple(value) if isinstance(value, list | tuple) else ()
     if len(sides) != 2 or not all(_is_length(side) for side in sides):
         raise ValueError(
-            f"{name} must be positive whole numbers of pixels, (height, width), or None, "
-            f"not {value!r}."
+            f"{name} must be positive integers (height, width) or None, got {value!r}."
         )
     return sides
 
 
-def _size(name: str, value: Any) -> int | tuple[int, int] | None:
-    return value if _is_length(value) else _sides(name, value)
-
-
-def _interpolation(name: str, value: Any) -> Any:
-    return _one_of(name, value, INTERPOLATIONS)
-
-
-def _centring(name: str, value: Any) -> Any:
-    return _one_of(name, value, CENTRINGS)
-
-
-def _one_of(name: str, value: Any, known: tuple[str, ...]) -> Any:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
+def _check_choice(name: str, value: Any) -> Any:
+    choices = INTERPOLATIONS if name == "interpolation" else CROP_ROUNDINGS
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
     return value
 
 
 _CHECKS = {
-    "resize": _size,
-    "crop": _sides,
-    "mean": _numbers,
-    "std": _divisors,
-    "interpolation": _interpolation,
-    "centring": _centring,
+    "resize": _check_size,
+    "crop": _check_size,
+    "mean": _check_triple,
+    "std": _check_triple,
+    "interpolation": _check_choice,
+    "centring": _check_choice,
 }

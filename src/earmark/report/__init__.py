@@ -1,5 +1,5 @@
 """Results in; tables, figures and one page out."""
 
-from .page import write_report
+from .page.page import write_report
 
 __all__ = ["write_report"]

@@ -1,140 +1,162 @@
-"""How a verdict is reached: by one rule for all numbers, which the page states."""
+"""Rules of the verdicts on the paper's claims and on the audited signatures.
+
+References:
+    Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
+    Statistics 1979.
+"""
 
 from collections.abc import Sequence
-from math import comb
-from typing import Literal
+from math import comb, sqrt, tanh
+from typing import Literal, TypeAlias
 
-from ..results import Record
+from ..records import Record
+from ..statistics.rank_correlation import MIN_MODELS_PARTIAL_CI, Correlation, RankCorrelations
+from .formatting import interval_ends
 
-Verdict = Literal["seen", "not seen", "cannot tell"]
+Verdict: TypeAlias = Literal["reproduced", "not reproduced", "inconclusive"]
+AuditVerdict: TypeAlias = Literal["supported", "not supported", "inconclusive"]
 
-MARGIN = 0.05
-LEVEL = 0.05
+RELATIVE_MARGIN = 0.05
+SIGNIFICANCE_LEVEL = 0.05
+GIVEN_PREFIX = "given accuracy "
 RULE = (
-    "Two numbers are told apart when their 95 % intervals do not overlap; where one of "
-    "them has no interval, when they differ by more than 5 % of the larger. Two sets of "
-    "concepts are told apart in number by a sign test at 5 % over the concepts that only "
-    "one of them holds. A number is beyond a limit when its whole interval is. A claim of "
-    "several parts is seen when all of them are, and not seen when one is contradicted. "
-    "Where it is judged for several backbones and pretrainings, they must agree. "
-    "Everything else is “cannot tell”."
+    "Two numbers differ when their 95 % intervals do not overlap or, where one of them has no "
+    "interval, when they differ by more than 5 % of the larger. Two sets of concepts differ in "
+    "number when a sign test over the concepts that only one of them holds rejects at 5 %. A "
+    "number is beyond a limit when its whole interval is. A claim of several parts is reproduced "
+    "when all parts are, and not reproduced when one is contradicted. Where it is judged for "
+    "several backbones and pretrainings, they must agree. Everything else is inconclusive."
+)
+AUDIT_RULE = (
+    "A signature is supported within a role if its Spearman correlation with effective "
+    "robustness has the sign that the paper claims (any sign where it claims none), alone "
+    "and given accuracy on ImageNet; if both 95 % intervals exclude 0; and if both "
+    "permutation tests reject at 5 % after Holm's correction over the signatures tested in "
+    "that role. It is not supported if one of these fails: these models do not show it, "
+    f"which is no proof that it is absent. With fewer than {MIN_MODELS_PARTIAL_CI} models "
+    "it is inconclusive. Correlations pooled over roles are shown and never judged."
 )
 
 
-def above(higher: Record, lower: Record) -> Verdict:
-    """Whether a number is above another.
+def is_greater(higher: Record, lower: Record) -> Verdict:
+    """Return the verdict that one number is above another.
 
-    Args:
-        higher: The one that should be above.
-        lower: The other.
-
-    Returns:
-        Seen, or not seen where it is the other way round, by the rule in `RULE`.
-
-    Example:
-        >>> many, few = (Record("m", "", "", "other", "k", value) for value in (20.0, 10.0))
-        >>> above(many, few), above(few, many), above(few, few)
-        ('seen', 'not seen', 'cannot tell')
+    >>> many, few = (Record("m", "", "", "other", "k", value) for value in (20.0, 10.0))
+    >>> is_greater(many, few), is_greater(few, many), is_greater(few, few)
+    ('reproduced', 'not reproduced', 'inconclusive')
     """
     if None in {higher.low, higher.high, lower.low, lower.high}:
-        margin = MARGIN * max(abs(higher.value), abs(lower.value))
+        margin = RELATIVE_MARGIN * max(abs(higher.value), abs(lower.value))
         gap = higher.value - lower.value
-        return _judged(yes=gap > margin, no=-gap > margin)
-    return _judged(yes=_low(higher) > _high(lower), no=_high(higher) < _low(lower))
+        return choose_verdict(yes=gap > margin, no=-gap > margin)
+    (low, high), (other_low, other_high) = interval_ends(higher), interval_ends(lower)
+    return choose_verdict(yes=low > other_high, no=high < other_low)
 
 
-def more(here: int, there: int) -> Verdict:
-    """Whether one set outnumbers another, by what only one of them holds: a sign test.
+def sign_test(n_larger: int, n_smaller: int) -> Verdict:
+    """Return the verdict that the first set is larger, by what only one of them has.
 
-    Were each such member as likely to be in the one as in the other, the larger count would
-    be reached, at either side, with a probability that is twice a binomial tail.
-
-    Args:
-        here: How many members only the one set has that should be larger.
-        there: How many only the other set has.
-
-    Returns:
-        Seen, or not seen where it is the other way round; cannot tell where chance alone
-        would do as much in more than 5 % of cases.
-
-    Example:
-        >>> more(36, 24), more(42, 24), more(24, 42)
-        ('cannot tell', 'seen', 'not seen')
+    >>> sign_test(36, 24), sign_test(42, 24), sign_test(24, 42)
+    ('inconclusive', 'reproduced', 'not reproduced')
     """
-    total, larger = here + there, max(here, there)
+    total, larger = n_larger + n_smaller, max(n_larger, n_smaller)
     tail = sum(comb(total, k) for k in range(larger, total + 1))
-    told = 2 * tail <= LEVEL * 2**total
-    return _judged(yes=told and here > there, no=told and there > here)
+    is_significant = 2 * tail <= SIGNIFICANCE_LEVEL * 2**total
+    return choose_verdict(
+        yes=is_significant and n_larger > n_smaller, no=is_significant and n_smaller > n_larger
+    )
 
 
-def at_least(number: Record, limit: float) -> Verdict:
-    """Whether a number reaches a limit.
-
-    Args:
-        number: The number.
-        limit: The limit.
-
-    Returns:
-        Seen where its whole interval does, not seen where none of it does.
-
-    Example:
-        >>> at_least(Record("m", "", "", "other", "k", 3.0, low=2.9, high=3.1), 3.05)
-        'cannot tell'
-    """
-    return _judged(yes=_low(number) >= limit, no=_high(number) < limit)
+def is_at_least(number: Record, limit: float) -> Verdict:
+    """Return the verdict that a number reaches a limit, by its whole interval."""
+    low, high = interval_ends(number)
+    return choose_verdict(yes=low >= limit, no=high < limit)
 
 
-def below(number: Record, limit: float) -> Verdict:
-    """Whether a number stays under a limit: the opposite of `at_least`."""
-    return _judged(yes=_high(number) < limit, no=_low(number) >= limit)
+def is_below(number: Record, limit: float) -> Verdict:
+    """Return the verdict that a number is below a limit."""
+    low, high = interval_ends(number)
+    return choose_verdict(yes=high < limit, no=low >= limit)
 
 
-def every(parts: Sequence[Verdict]) -> Verdict:
-    """The verdict on a claim of several parts.
-
-    Args:
-        parts: The verdicts on its parts, at least one.
-
-    Returns:
-        Seen if all are, not seen if one is not.
-
-    Example:
-        >>> every(["seen", "cannot tell"]), every(["cannot tell", "not seen"])
-        ('cannot tell', 'not seen')
-    """
-    return _judged(yes=all(part == "seen" for part in parts), no="not seen" in parts)
+def combine(verdicts: Sequence[Verdict]) -> Verdict:
+    """Combine the verdicts on the parts of a claim, of which there is at least one."""
+    yes = all(verdict == "reproduced" for verdict in verdicts)
+    return choose_verdict(yes=yes, no="not reproduced" in verdicts)
 
 
-def agreed(rows: Sequence[Verdict]) -> Verdict:
-    """The verdict over several backbones and pretrainings.
-
-    Args:
-        rows: The verdict on each; may be empty.
-
-    Returns:
-        Theirs, where they agree.
-
-    Example:
-        >>> agreed(["seen", "seen"]), agreed(["seen", "not seen"]), agreed([])
-        ('seen', 'cannot tell', 'cannot tell')
-    """
-    return rows[0] if len(set(rows)) == 1 else "cannot tell"
+def agree(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict that several families share; inconclusive if they differ."""
+    return verdicts[0] if len(set(verdicts)) == 1 else "inconclusive"
 
 
-def _judged(*, yes: bool, no: bool) -> Verdict:
-    if yes:
-        return "seen"
-    return "not seen" if no else "cannot tell"
-
-
-def _low(number: Record) -> float:
-    return number.value if number.low is None else number.low
-
-
-def _high(number: Record) -> float:
-    return number.value if number.high is None else number.high
-
-
-def exact(value: float) -> Record:
-    """A number that was computed from others and has no interval."""
+def point_estimate(value: float) -> Record:
+    """Return a record of a number that has no interval."""
     return Record("", "", "", "other", "", value)
+
+
+def choose_verdict(*, yes: bool, no: bool) -> Verdict:
+    """Return the verdict that a claim holds, that it is contradicted, or neither."""
+    if yes:
+        return "reproduced"
+    return "not reproduced" if no else "inconclusive"
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values corrected for their number after Holm; None (no test) is not counted.
+
+    >>> holm([0.01, None, 0.04, 0.03])
+    [0.03, None, 0.06, 0.06]
+    """
+    order = sorted((p, k) for k, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, k) in enumerate(order):
+        highest = max(highest, min(1.0, p * (len(order) - rank)))
+        corrected[k] = highest
+    return corrected
+
+
+def judge_signature(
+    correlations: RankCorrelations, adjusted_p: Sequence[float | None], *, claimed_sign: bool
+) -> tuple[AuditVerdict, list[str]]:
+    """Return the verdict of `AUDIT_RULE` on a signature within a role, and its reasons.
+
+    The two `adjusted_p` are of Spearman's coefficient, alone and given accuracy. Without a
+    `claimed_sign` both coefficients must have the same sign.
+    """
+    alone, given = correlations.spearman, correlations.spearman_given
+    if alone.n < MIN_MODELS_PARTIAL_CI:
+        return "inconclusive", [f"fewer than {MIN_MODELS_PARTIAL_CI} models"]
+    sign = 1.0 if claimed_sign else (alone.value or 0.0)
+    reasons = [
+        *_objections(alone, adjusted_p[0], sign),
+        *(GIVEN_PREFIX + reason for reason in _objections(given, adjusted_p[1], sign)),
+    ]
+    return ("not supported" if reasons else "supported"), reasons
+
+
+def _objections(correlation: Correlation, p: float | None, sign: float) -> list[str]:
+    """Return the first objection to a coefficient, if any."""
+    value, low, high = correlation.value, correlation.low, correlation.high
+    if value is None:
+        return [correlation.note]
+    excludes_0 = low is None or high is None or low * high > 0
+    is_significant = p is not None and p <= SIGNIFICANCE_LEVEL
+    if value * sign <= 0:
+        is_opposite = excludes_0 and is_significant
+        return [f"its sign is {'the opposite' if is_opposite else 'not the expected one'}"]
+    if not excludes_0:
+        return ["its interval includes 0"]
+    return [] if is_significant else ["its corrected p-value is above 5 %"]
+
+
+def min_detectable_correlation(n_models: int) -> float:
+    """Return the correlation that a single test at 5 % detects with a power of 80 %.
+
+    By Fisher's transformation, with Fieller's variance for Spearman's coefficient.
+
+    >>> round(min_detectable_correlation(12), 2), round(min_detectable_correlation(100), 2)
+    (0.74, 0.28)
+    """
+    return tanh((1.96 + 0.84) * sqrt(1.06 / (n_models - 3)))

@@ -1,1 +1,1 @@
-"""What is measured: tensors in, frozen results out; no model, file, network or print."""
+"""Robustness signatures: functions of arrays that return frozen results."""

@@ -1,14 +1,14 @@
-"""Which human concepts the directions of an activation space encode.
+"""Human concepts that the directions of an activation space encode.
 
 References:
-    Crabbé et al., Robust multimodal models have outlier features and encode more
-    concepts, 2023, Section 4 and Eq. 5. https://arxiv.org/abs/2310.13040
+    Crabbé et al., 2023, Section 4 and Eq. 5. https://arxiv.org/abs/2310.13040
     Bau et al., Network dissection, CVPR 2017 (Broden).
     Benjamini and Hochberg, Controlling the false discovery rate, JRSS B 1995.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,40 +16,74 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from .batches import Activations, Array, matrix, reread, whole_numbers, width
-from .chance import chance_of_precision
-from .checked import Checked
-from .concept_sets import ConceptSets, Drawn, draw
-from .counting import discoveries
-from .permuting import Chance, by_chance
-from .projecting import Ranked, along, ordered, rank
-from .ranking import membership
+from .._inputs import (
+    ActivationsLike,
+    Array,
+    as_batches,
+    as_index_vector,
+    as_matrix,
+    num_features,
+    require_reiterable,
+)
+from .._kernels.average_precision import to_csr
+from .._tabular import Tabular
+from ..statistics.ap_null import average_precision_pvalue
+from ..statistics.counts import benjamini_hochberg
+from ..statistics.permutation_null import MemberRanks, PermutationNull, permutation_null
+from ._concept_scores import DirectionAP, ap_along_directions, member_ranks, parallel_ap
+from .concept_labels import BalancedSamples, ConceptLabels, sample_balanced
 
-ENCODED = 0.9
-"""Average precision from which a concept counts as encoded (Section 4)."""
-
-_AT_ONCE = 64  # columns of scores
-
-FLOOR = 20
+AP_THRESHOLD = 0.9  # average precision from which a concept counts as encoded (Section 4)
+MIN_POSITIVES = 20
 """Positives from which a random direction encodes a concept less than once in 100,000."""
+
+_COLUMNS_PER_BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
-class ConceptProbe:
-    """How well each direction tells each concept's images from others.
+class ProbeDiagnostics:
+    """Average precisions and ranks that control the counts of a probe."""
+
+    resampled_ap: Float64[Tensor, "seed concept direction"]  # images sampled by further seeds
+    # If a direction may be reversed, the first half decides; NaN for a single positive.
+    split_half_ap: Float64[Tensor, "half concept direction"]
+    member_ranks: tuple[MemberRanks | None, ...]  # None for concepts of many positives
+
+    def select(self, mask: Bool[Tensor, "concept"], directions: slice) -> "ProbeDiagnostics":
+        """Return the diagnostics of some concepts and directions."""
+        pairs = zip(self.member_ranks, mask.tolist(), strict=True)
+        return ProbeDiagnostics(
+            self.resampled_ap[:, mask, directions],
+            self.split_half_ap[:, mask, directions],
+            tuple(
+                ranks and MemberRanks(ranks.images, ranks.orders[directions])
+                for ranks, is_selected in pairs
+                if is_selected
+            ),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConceptProbe(Tabular):
+    """Average precision of each concept along each direction, and what it implies.
+
+    A direction encodes a concept if it separates the concept's images from others with an
+    average precision of at least ``threshold``, a number from 0 to 1 that the methods take.
+    The methods on held-out halves, resampled images and permuted labels raise a
+    `ValueError` unless the probe was made with ``diagnostics=True``.
 
     Attributes:
-        average_precision: Of shape (concept, direction).
-        concepts: The names of the concepts that could be probed.
-        positives: How many positive images each was probed with, and as many negatives,
-            of shape (concept,).
-        orientation: How directions were turned: ``given``, ``mean`` or ``both``.
-        signs: Of shape (concept, direction): 1 where the average precision is that of the
-            direction as it was given, -1 where it is that of its opposite.
-        skipped: Concepts that no image shows, or all do: nothing tells them apart.
-        least: The average precision with ties broken against the positives; None if there
-            is no tie.
-        checked: What the checks rest on, if they were asked for.
+        average_precision: Shape (concept, direction).
+        concepts: Names of the probed concepts.
+        positives: Positive images that each concept was probed with, of shape (concept,);
+            the negatives are as many.
+        orientation: ``given``, ``mean`` or ``both``, as in `probe_concepts`.
+        signs: Shape (concept, direction): 1 if the average precision is that of the
+            direction as given, -1 if it is that of the opposite direction.
+        skipped: Concepts that are in no image, or in all of them.
+        ap_lower_bound: Average precision with ties broken against the positives; None if
+            there are no ties.
+        diagnostics: Data of the methods named above, or None.
     """
 
     average_precision: Float64[Tensor, "concept direction"]
@@ -58,223 +92,281 @@ class ConceptProbe:
     orientation: str
     signs: Tensor
     skipped: tuple[str, ...] = ()
-    least: Float64[Tensor, "concept direction"] | None = None
-    checked: Checked | None = None
+    ap_lower_bound: Float64[Tensor, "concept direction"] | None = None
+    diagnostics: ProbeDiagnostics | None = None
 
-    def encoded(self, threshold: float = ENCODED) -> Bool[Tensor, "concept direction"]:
-        """Whether a direction's average precision for a concept reaches the threshold."""
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        """Return the best direction of each concept."""
+        return {
+            "concept": self.concepts,
+            "best_average_precision": self.average_precision.max(dim=1).values.tolist(),
+            "best_direction": self.average_precision.argmax(dim=1).tolist(),
+            "positives": self.positives.tolist(),
+        }
+
+    def describe(self) -> str:
+        """Return its size in a few words."""
+        concepts, directions = self.average_precision.shape
+        n_encoded = len(self.unique_concepts())
+        return f"{concepts:,} concepts x {directions:,} directions, {n_encoded:,} encoded"
+
+    def is_encoded(self, threshold: float = AP_THRESHOLD) -> Bool[Tensor, "concept direction"]:
+        """Return True for each concept and direction that encodes it."""
         _check_threshold(threshold)
         return self.average_precision >= threshold
 
-    def unique(self, threshold: float = ENCODED) -> tuple[str, ...]:
-        """The concepts that at least one direction encodes: Eq. 5 counts them."""
-        return self._named(self.encoded(threshold).any(dim=1))
+    def unique_concepts(self, threshold: float = AP_THRESHOLD) -> tuple[str, ...]:
+        """Return the names of the concepts that at least one direction encodes (Eq. 5)."""
+        return self._select_names(self.is_encoded(threshold).any(dim=1))
 
-    def polysemanticity(self, threshold: float = ENCODED) -> float:
-        """Concepts encoded by one direction, averaged over the directions."""
-        return float(self.encoded(threshold).sum(dim=0).double().mean())
+    def polysemanticity(self, threshold: float = AP_THRESHOLD) -> float:
+        """Return the mean number of concepts that a direction encodes."""
+        return float(self.is_encoded(threshold).sum(dim=0).double().mean())
 
-    def top(self, direction: int, k: int = 3) -> tuple[tuple[str, float], ...]:
-        """The ``k`` concepts that a direction tells best, and their average precision."""
+    def top_concepts(self, direction: int, k: int = 3) -> tuple[tuple[str, float], ...]:
+        """Return the ``k`` best concepts of a direction, with their average precision."""
         directions = self.average_precision.shape[1]
         if not 0 <= direction < directions or k < 1:
             raise ValueError(
-                f"No {k} concepts of direction {direction}: ask for 1 or more, "
-                f"of directions 0 to {directions - 1}."
+                f"direction must be from 0 to {directions - 1} and k at least 1, "
+                f"got direction {direction} and k {k}."
             )
         column = self.average_precision[:, direction]
         best = column.argsort(descending=True, stable=True)[:k].tolist()
         return tuple((self.concepts[concept], float(column[concept])) for concept in best)
 
-    def with_positives(self, fewest: int = FLOOR) -> "ConceptProbe":
-        """The concepts that were probed with so many positives or more.
+    def with_min_positives(self, minimum: int = MIN_POSITIVES) -> "ConceptProbe":
+        """Return the probe of the concepts with at least ``minimum`` positives.
 
         Args:
-            fewest: How many positives, and as many negatives.
+            minimum: Positive images needed, and as many negatives.
 
         Returns:
-            The same probe of those concepts alone.
+            A probe of fewer concepts.
 
         Raises:
             ValueError: If no concept has so many.
         """
-        kept = self.positives >= fewest
-        if kept.all():
+        mask = self.positives >= minimum
+        if mask.all():
             return self
-        if not kept.any():
-            raise ValueError(f"No concept has {fewest} positives: take a lower floor.")
-        return replace(
-            self,
-            average_precision=self.average_precision[kept],
-            concepts=self._named(kept),
-            positives=self.positives[kept],
-            signs=self.signs[kept],
-            least=None if self.least is None else self.least[kept],
-            checked=self.checked and self.checked.of_concepts(kept),
-        )
+        if not mask.any():
+            raise ValueError(f"No concept has {minimum} positives: lower the minimum.")
+        return self._select(mask, slice(None))
 
-    def first_directions(self, count: int) -> "ConceptProbe":
-        """The same probe along the first ``count`` directions alone."""
+    def select_directions(self, count: int) -> "ConceptProbe":
+        """Return the probe along the first ``count`` directions."""
         if count >= self.average_precision.shape[1]:
             return self
-        return replace(
-            self,
-            average_precision=self.average_precision[:, :count],
-            signs=self.signs[:, :count],
-            least=None if self.least is None else self.least[:, :count],
-            checked=self.checked and self.checked.first_directions(count),
-        )
+        return self._select(torch.ones(len(self.concepts), dtype=torch.bool), slice(count))
 
-    def probabilities(
-        self, threshold: float = ENCODED
-    ) -> Float64[np.ndarray, "concept direction"]:
-        """How likely chance alone is to give each average precision that is counted.
+    def p_values(self, threshold: float = AP_THRESHOLD) -> Float64[np.ndarray, "concept direction"]:
+        """Compute the p-value of each average precision that reaches the threshold.
 
-        From the law without ties, at the average precision with ties broken against the
-        positives; doubled where the better of two orientations was taken.
+        The null distribution is that of random scores without ties. It is applied to the
+        average precision with ties broken against the positives. P-values are doubled
+        where the better of two orientations was chosen.
 
         Args:
-            threshold: From which a concept counts as encoded.
+            threshold: Average precision from which a concept counts as encoded.
 
         Returns:
-            P-values; 1 where the threshold is not reached, so that what is controlled is
-            exactly what is counted.
+            P-values; 1 below the threshold, so that exactly what is counted is tested.
         """
-        encoded = self.encoded(threshold).numpy()
-        least = self.average_precision if self.least is None else self.least
-        found = np.ones(encoded.shape)
+        encoded = self.is_encoded(threshold).numpy()
+        bound = self.ap_lower_bound
+        observed = (self.average_precision if bound is None else bound).numpy()
+        p_values = np.ones(encoded.shape)
         for positives in self.positives.unique().tolist():
-            here = encoded & (self.positives == positives).numpy()[:, None]
-            found[here] = chance_of_precision(least.numpy()[here], positives)
-        either = 1 + (self.orientation == "both")
-        return np.where(encoded, np.minimum(either * found, 1.0), 1.0)
+            mask = encoded & (self.positives == positives).numpy()[:, None]
+            p_values[mask] = average_precision_pvalue(observed[mask], positives)
+        orientations = 1 + (self.orientation == "both")
+        return np.where(encoded, np.minimum(orientations * p_values, 1.0), 1.0)
 
-    def surviving(self, threshold: float = ENCODED) -> tuple[str, ...]:
-        """The encoded concepts that survive a false-discovery rate of 5 %.
+    def fdr_significant(self, threshold: float = AP_THRESHOLD) -> tuple[str, ...]:
+        """Return the encoded concepts significant at a false-discovery rate of 5 %.
 
-        What is tested is the concept, not its pairs with directions: many correlated
-        directions of a few true concepts would make so many true pairs that 5 % of them
-        left room for many concepts that are false. So each concept's smallest p-value is
-        multiplied by the number of directions (Bonferroni), and Benjamini and Hochberg's
-        procedure runs over the concepts.
+        The hypotheses are concepts, not pairs of concept and direction. Many correlated directions
+        may encode a few true concepts; 5 % of so many true pairs would leave room for many false
+        concepts. So the smallest p-value of each concept is multiplied by the number of directions
+        (Bonferroni), and the procedure of Benjamini and Hochberg runs over the concepts.
 
         Args:
-            threshold: From which a concept counts as encoded.
+            threshold: Average precision from which a concept counts as encoded.
 
         Returns:
-            Their names.
+            Names of concepts.
         """
-        smallest = self.probabilities(threshold).min(axis=1)
+        smallest = self.p_values(threshold).min(axis=1)
         directions = self.average_precision.shape[1]
-        found = discoveries(np.minimum(smallest * directions, 1.0))
-        return self._named(torch.from_numpy(found))
+        significant = benjamini_hochberg(np.minimum(smallest * directions, 1.0))
+        return self._select_names(torch.from_numpy(significant))
 
-    def surviving_pairs(
-        self, threshold: float = ENCODED
+    def fdr_significant_pairs(
+        self, threshold: float = AP_THRESHOLD
     ) -> Bool[Tensor, "concept direction"]:
-        """The pairs of concept and direction that survive a false-discovery rate of 5 %."""
-        return torch.from_numpy(discoveries(self.probabilities(threshold)))
+        """Return True for each pair significant at a false-discovery rate of 5 %."""
+        return torch.from_numpy(benjamini_hochberg(self.p_values(threshold)))
 
-    def held_out(self, threshold: float = ENCODED) -> tuple[str, ...]:
-        """The concepts whose best direction on half of the images encodes them on both.
+    def held_out_concepts(self, threshold: float = AP_THRESHOLD) -> tuple[str, ...]:
+        """Return the concepts that the first half's best direction encodes on both halves.
 
-        The direction that is best on the first half must reach the threshold there, and
-        then on the second half, which had no part in choosing it.
+        The second half of the images has no part in the choice of the direction.
 
         Args:
-            threshold: From which a concept counts as encoded.
+            threshold: Average precision from which a concept counts as encoded.
 
         Returns:
-            Their names.
-
-        Raises:
-            ValueError: If the probe was not checked.
+            Names of concepts.
         """
         _check_threshold(threshold)
-        first, second = self._checked().halves
+        first, second = self._require_diagnostics().split_half_ap
         best = first.argmax(dim=1, keepdim=True)
         reached = (first >= threshold) & (second >= threshold)
-        return self._named(reached.gather(1, best)[:, 0])
+        return self._select_names(reached.gather(1, best)[:, 0])
 
-    def held_out_pairs(
-        self, threshold: float = ENCODED
-    ) -> Bool[Tensor, "concept direction"]:
-        """Whether a direction encodes a concept on one half of its images and on the other.
-
-        Args:
-            threshold: From which a concept counts as encoded.
-
-        Returns:
-            Of shape (concept, direction).
-
-        Raises:
-            ValueError: If the probe was not checked.
-        """
+    def held_out_pairs(self, threshold: float = AP_THRESHOLD) -> Bool[Tensor, "concept direction"]:
+        """Return True where a direction encodes a concept on both halves of its images."""
         _check_threshold(threshold)
-        return (self._checked().halves >= threshold).all(dim=0)
+        return (self._require_diagnostics().split_half_ap >= threshold).all(dim=0)
 
-    def redrawn(self, threshold: float = ENCODED) -> Bool[Tensor, "seed concept direction"]:
-        """What is encoded with the images of each concept drawn again and again.
+    def is_encoded_resampled(
+        self, threshold: float = AP_THRESHOLD
+    ) -> Bool[Tensor, "seed concept direction"]:
+        """Return `is_encoded` for five samples of images; the first is the probe's own."""
+        resampled = self._require_diagnostics().resampled_ap >= threshold
+        return torch.cat([self.is_encoded(threshold)[None], resampled])
 
-        Five draws, of which the probe's own is the first.
-
-        Args:
-            threshold: From which a concept counts as encoded.
-
-        Returns:
-            Of shape (seed, concept, direction).
-
-        Raises:
-            ValueError: If the probe was not checked.
-        """
-        others = self._checked().redrawn >= threshold
-        return torch.cat([self.encoded(threshold)[None], others])
-
-    def chance(self, thresholds: Sequence[float] = (ENCODED,)) -> Chance:
-        """What would be encoded if labels were permuted within each balanced set.
+    def permutation_null(self, thresholds: Sequence[float] = (AP_THRESHOLD,)) -> PermutationNull:
+        """Count the concepts encoded when labels are permuted within each balanced set.
 
         Args:
-            thresholds: From which a concept counts as encoded.
+            thresholds: Average precisions from which a concept counts as encoded.
 
         Returns:
-            The counts by chance, at all of them.
+            The counts under permutation, at every threshold.
 
         Raises:
-            ValueError: If the probe was not checked, or a threshold is so low that concepts
-                of many positives matter.
+            ValueError: If the probe has no diagnostics, or a threshold is so low that
+                concepts with many positives would be encoded, too.
         """
         for threshold in thresholds:
             _check_threshold(threshold)
-        return by_chance(
-            self._checked().ordered,
+        return permutation_null(
+            self._require_diagnostics().member_ranks,
             self.positives.numpy(),
             thresholds,
             directions=self.average_precision.shape[1],
-            either=self.orientation == "both",
+            both_orientations=self.orientation == "both",
         )
 
-    def _checked(self) -> Checked:
-        if self.checked is None:
-            raise ValueError("This probe holds no checks: probe_concepts(checked=True).")
-        return self.checked
+    def _require_diagnostics(self) -> ProbeDiagnostics:
+        if self.diagnostics is None:
+            raise ValueError(
+                "This probe has no diagnostics: call probe_concepts(..., diagnostics=True)."
+            )
+        return self.diagnostics
 
-    def _named(self, found: Bool[Tensor, "concept"]) -> tuple[str, ...]:
-        pairs = zip(self.concepts, found.tolist(), strict=True)
-        return tuple(name for name, encoded in pairs if encoded)
+    def _select(self, mask: Bool[Tensor, "concept"], directions: slice) -> "ConceptProbe":
+        bound = self.ap_lower_bound
+        return replace(
+            self,
+            average_precision=self.average_precision[mask, directions],
+            concepts=self._select_names(mask),
+            positives=self.positives[mask],
+            signs=self.signs[mask, directions],
+            ap_lower_bound=None if bound is None else bound[mask, directions],
+            diagnostics=self.diagnostics and self.diagnostics.select(mask, directions),
+        )
+
+    def _select_names(self, mask: Bool[Tensor, "concept"]) -> tuple[str, ...]:
+        pairs = zip(self.concepts, mask.tolist(), strict=True)
+        return tuple(name for name, is_selected in pairs if is_selected)
+
+
+def probe_concepts(
+    activations: ActivationsLike,
+    directions: Array,
+    concepts: ConceptLabels | Mapping[str, Iterable[Any]],
+    *,
+    seed: int = 0,
+    orientation: str = "mean",
+    diagnostics: bool = False,
+) -> ConceptProbe:
+    """Compute the average precision of every concept along every direction (Section 4).
+
+    Each concept is probed with as many positive as negative images, as many as there are of
+    both, sampled without replacement. The sample depends only on the seed, the concept's
+    name and the number of images.
+
+    Args:
+        activations: Uncentered activations of shape (image, feature), or a list of such
+            batches; may be memory-mapped.
+        directions: Shape (direction, feature), of any non-zero length.
+        concepts: Labels, or the indices of the images that show each concept, by name.
+        seed: Random seed of the samples.
+        orientation: ``given`` projects on the directions as they are. ``mean`` reverses
+            those on which the mean projection of these activations is negative. ``both``
+            takes the better of the two for each concept.
+        diagnostics: Also sample the images with four more seeds and in halves, for
+            `ConceptProbe.held_out_concepts`, `ConceptProbe.is_encoded_resampled` and
+            `ConceptProbe.permutation_null`.
+
+    Returns:
+        The probe, float64, on the CPU.
+
+    Raises:
+        ValueError: If shapes do not fit, a value is not finite, an index is out of range,
+            or no concept can be probed.
+
+    Example:
+        >>> images = torch.tensor([[3.0, 1], [2, 0], [1, 1], [0, 0]])
+        >>> probe = probe_concepts(images, torch.eye(2), {"large": [0, 1], "odd": [0, 2]})
+        >>> probe.average_precision
+        tensor([[1.0000, 0.5000],
+                [0.8333, 1.0000]], dtype=torch.float64)
+        >>> probe.unique_concepts(), probe.polysemanticity()
+        (('large', 'odd'), 1.0)
+    """
+    directions = as_matrix(directions, "directions").cpu()
+    lengths = directions.abs().amax(dim=1, keepdim=True)
+    if not lengths.all():
+        raise ValueError("A direction of length 0 has no projections: leave it out.")
+    directions = directions / lengths  # no average precision depends on the length
+    activations = require_reiterable(activations)
+    batches = as_batches(activations) or [activations]  # an empty list is refused below
+    images = sum(len(batch) for batch in batches if num_features(batch))
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed}.")
+    labels = _as_concept_labels(concepts, images=images)
+    samples = sample_balanced(labels, seed, diagnostics=diagnostics)
+
+    ap = ap_along_directions(activations, directions, samples, orientation, images=images)
+    probed = samples.concept_indices
+    return ConceptProbe(
+        average_precision=torch.from_numpy(ap.average_precision[: len(probed)]),
+        concepts=tuple(labels.names[c] for c in probed),
+        positives=torch.from_numpy(samples.positives),
+        orientation=orientation,
+        signs=torch.from_numpy(ap.signs),
+        skipped=tuple(name for c, name in enumerate(labels.names) if c not in probed),
+        ap_lower_bound=torch.from_numpy(ap.ap_lower_bound),
+        diagnostics=_collect_diagnostics(samples, ap) if diagnostics else None,
+    )
 
 
 def average_precision(scores: Array, positives: Any) -> Float64[Tensor, "direction"]:
-    """Average precision of each column of scores, step-wise, as scikit-learn defines it.
+    """Compute the average precision of each column of scores, as scikit-learn defines it.
 
-    Images whose scores tie share one threshold; -0.0 and 0.0 tie. Constant scores give the
+    Images with tied scores share one threshold; -0.0 and 0.0 tie. Constant scores give the
     share of positives.
 
     Args:
-        scores: Shape (image, direction); higher means more likely positive.
-        positives: Shape (image,), of booleans.
+        scores: Shape (image, direction); a higher score means more likely positive.
+        positives: Booleans of shape (image,).
 
     Returns:
-        One number per direction, from 0 to 1.
+        One number from 0 to 1 per direction.
 
     Raises:
         ValueError: If shapes do not fit, a score is not finite, or no image is positive.
@@ -284,8 +376,8 @@ def average_precision(scores: Array, positives: Any) -> Float64[Tensor, "directi
         >>> average_precision(scores, torch.tensor([False, False, True, True]))
         tensor([0.8333], dtype=torch.float64)
     """
-    table = matrix(scores, "scores").cpu()
-    labels = torch.from_numpy(whole_numbers(positives, "Positives"))
+    table = as_matrix(scores, "scores").cpu()
+    labels = torch.from_numpy(as_index_vector(positives, "Positives"))
     if labels.dtype != torch.bool or len(labels) != len(table):
         raise ValueError(
             f"Positives must be booleans, one for each of {len(table)} images, "
@@ -293,104 +385,52 @@ def average_precision(scores: Array, positives: Any) -> Float64[Tensor, "directi
         )
     if not labels.any():
         raise ValueError("Average precision needs at least one positive image, got none.")
-    shown = np.flatnonzero(labels.numpy()), np.flatnonzero(~labels.numpy())
-    everything = membership([shown], len(table))
-    found: list[np.ndarray] = []
-    for columns in table.split(_AT_ONCE, dim=1):  # each is copied, to lie in one piece
-        scores = np.ascontiguousarray(columns.numpy().T)
-        turned = np.zeros(len(scores), np.bool_)
-        found.append(along(scores, everything, turned)[0, 0, :, 0])
-    return torch.from_numpy(np.concatenate(found))
+    pair = np.flatnonzero(labels.numpy()), np.flatnonzero(~labels.numpy())
+    all_images = to_csr([pair], len(table))
+    blocks: list[np.ndarray] = []
+    for columns in table.split(_COLUMNS_PER_BLOCK, dim=1):  # each block is copied
+        rows = np.ascontiguousarray(columns.numpy().T)
+        is_reversed = np.zeros(len(rows), np.bool_)
+        blocks.append(parallel_ap(rows, all_images, is_reversed)[0, 0, :, 0])
+    return torch.from_numpy(np.concatenate(blocks))
 
 
-def probe_concepts(
-    activations: Activations,
-    directions: Array,
-    concepts: ConceptSets | Mapping[str, Iterable[Any]],
-    *,
-    seed: int = 0,
-    orientation: str = "mean",
-    checked: bool = False,
-) -> ConceptProbe:
-    """Average precision of every concept along every direction (Section 4).
-
-    Each concept is probed with as many positive as negative images, the most there are of
-    both, drawn without replacement. The draw depends on the seed, the concept's name and
-    the number of images alone.
+def venn_regions(sets: Mapping[str, Iterable[str]]) -> dict[tuple[str, ...], frozenset[str]]:
+    """Split the concepts of several models into the regions of a Venn diagram (Fig. 4).
 
     Args:
-        activations: Shape (image, feature), uncentred, or a list of such batches; may be
-            mapped from files.
-        directions: Shape (direction, feature), of any length but 0.
-        concepts: The images that show each concept.
-        seed: Of the draws.
-        orientation: ``given`` projects on the directions as they come; ``mean`` turns each
-            so that the mean projection of these activations is positive; ``both`` takes the
-            better of the two for each concept.
-        checked: Whether to hold also what `ConceptProbe.chance`, ``held_out`` and
-            ``redrawn`` need: the images drawn with four more seeds, and halved.
+        sets: Concepts that each model encodes, by the model's name.
 
     Returns:
-        The probe, float64, on the CPU.
-
-    Raises:
-        ValueError: If shapes do not fit, a value is not finite, an index is no image, or no
-            concept can be probed.
+        For each subset of the models, in their order, the concepts that all of them and no
+        other model encode. Larger subsets come first.
 
     Example:
-        >>> images = torch.tensor([[3.0, 1], [2, 0], [1, 1], [0, 0]])
-        >>> probe = probe_concepts(images, torch.eye(2), {"large": [0, 1], "odd": [0, 2]})
-        >>> probe.average_precision
-        tensor([[1.0000, 0.5000],
-                [0.8333, 1.0000]], dtype=torch.float64)
-        >>> probe.unique(), probe.polysemanticity()
-        (('large', 'odd'), 1.0)
+        >>> regions = venn_regions({"zero-shot": {"red", "dotted"}, "supervised": {"red"}})
+        >>> {models: len(concepts) for models, concepts in regions.items()}
+        {('zero-shot', 'supervised'): 1, ('zero-shot',): 1, ('supervised',): 0}
     """
-    directions = matrix(directions, "directions").cpu()
-    lengths = directions.abs().amax(dim=1, keepdim=True)
-    if not lengths.all():
-        raise ValueError("A direction of length 0 projects everything on 0: leave it out.")
-    directions = directions / lengths  # no average precision depends on their length
-    activations = reread(activations)
-    count = _count(activations)
-    if seed < 0:
-        raise ValueError(f"A seed is 0 or more, got {seed}.")
-    sets = _sets(concepts, images=count)
-    drawn = draw(sets, seed, checked=checked)
-
-    ranked = rank(activations, directions, drawn, orientation, images=count)
-    shown = set(drawn.concepts.tolist())
-    return ConceptProbe(
-        average_precision=torch.from_numpy(ranked.precision[: len(drawn.concepts)]),
-        concepts=tuple(sets.names[concept] for concept in drawn.concepts),
-        positives=torch.from_numpy(drawn.positives),
-        orientation=orientation,
-        signs=torch.from_numpy(ranked.signs),
-        skipped=tuple(name for c, name in enumerate(sets.names) if c not in shown),
-        least=torch.from_numpy(ranked.least),
-        checked=_kept(drawn, ranked) if checked else None,
-    )
+    encoded = {model: frozenset(concepts) for model, concepts in sets.items()}
+    regions: dict[tuple[str, ...], frozenset[str]] = {}
+    for size in range(len(encoded), 0, -1):
+        for subset in combinations(encoded, size):
+            common = frozenset[str].intersection(*(encoded[model] for model in subset))
+            others = (encoded[model] for model in encoded if model not in subset)
+            regions[subset] = common.difference(*others)
+    return regions
 
 
-def _kept(drawn: Drawn, ranked: Ranked) -> Checked:
-    """What the further sets gave, in the order in which `draw` added them."""
-    sets = torch.from_numpy(ranked.precision).unflatten(0, (-1, len(drawn.concepts)))
-    return Checked(sets[1:-2], sets[-2:], ordered(drawn, ranked.orders))
+def _collect_diagnostics(samples: BalancedSamples, ap: DirectionAP) -> ProbeDiagnostics:
+    # The sets come in the order in which `sample_balanced` appended them.
+    sets = torch.from_numpy(ap.average_precision).unflatten(0, (-1, len(samples.concept_indices)))
+    return ProbeDiagnostics(sets[1:-2], sets[-2:], member_ranks(samples, ap.orders))
 
 
-def _count(activations: Activations) -> int:
-    """How many images there are; the shape of each batch is checked."""
-    one = isinstance(activations, (Tensor, np.ndarray, str))
-    batches: Any = activations if not one and hasattr(activations, "__iter__") else None
-    batches = batches or [activations]
-    return sum(len(batch) for batch in batches if width(batch))
-
-
-def _sets(
-    concepts: ConceptSets | Mapping[str, Iterable[Any]], *, images: int
-) -> ConceptSets:
-    if not isinstance(concepts, ConceptSets):
-        return ConceptSets.from_positives(concepts, images=images)
+def _as_concept_labels(
+    concepts: ConceptLabels | Mapping[str, Iterable[Any]], *, images: int
+) -> ConceptLabels:
+    if not isinstance(concepts, ConceptLabels):
+        return ConceptLabels.from_positives(concepts, images=images)
     if concepts.images != images:
         raise ValueError(
             f"The concepts are of {concepts.images} images and the activations of {images}."
@@ -400,4 +440,4 @@ def _sets(
 
 def _check_threshold(threshold: float) -> None:
     if not 0 <= threshold <= 1:
-        raise ValueError(f"An average precision lies from 0 to 1, not at {threshold}.")
+        raise ValueError(f"threshold must be from 0 to 1, got {threshold}.")

@@ -1,87 +1,106 @@
 """Singular directions of a linear head, and their importance.
 
 References:
-    Crabbé et al., Robust multimodal models have outlier features and encode more
-    concepts, 2023, Eqs. 3 and 4. https://arxiv.org/abs/2310.13040
+    Crabbé et al., 2023, Eqs. 3 and 4. https://arxiv.org/abs/2310.13040
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from .batches import Activations, Array, matrix, reread
-from .seeing import mean_activation, seen_along
+from .._inputs import ActivationsLike, Array, as_matrix, require_reiterable
+from .._kernels.cosines import iter_cosines, mean_activation
+from .._tabular import Tabular
+from ..statistics.bayesian_bootstrap import BayesianBootstrap, percentile_interval
 
 
-@dataclass(frozen=True, eq=False)
-class Directions:
-    """The singular value decomposition of a head's weight, seen with a model's activations.
+@dataclass(frozen=True, eq=False, repr=False)
+class Directions(Tabular):
+    """Singular value decomposition of a head's weight, with the encoder's use of it.
 
-    There are min(class, feature) directions, by falling singular value. Singular values
-    below max(shape) · eps · sigma_1 count as 0 and are 0 here; their directions are
-    arbitrary within the null space. The sign of each direction is such that the mean
-    projection of the uncentred activations on it is positive.
+    There are min(class, feature) directions, in order of decreasing singular value.
+    Singular values below max(shape) · eps · sigma_1 are set to 0; the directions of those
+    are arbitrary vectors of the null space. Signs are such that the mean projection of the
+    uncentered activations on each direction is positive.
 
     Attributes:
         singular_values: ``sigma_i``, of shape (direction,).
         right: ``v_i``, of shape (direction, feature): unit vectors of the activation space.
-        left: ``u_i``, of shape (class, direction): what each direction does to the logits.
+        left: ``u_i``, of shape (class, direction): effect of each direction on the logits.
         encoder_importance: Mean over images of ``|cos(v_i, h)|``, of shape (direction,).
-        gauge_fixed: Whether class-constant logits were removed from the weight and the
-            mean from the activations.
+        class_centered: True if the mean over classes was subtracted from the weight and the
+            mean over images from the activations.
     """
 
     singular_values: Float64[Tensor, "direction"]
     right: Float64[Tensor, "direction feature"]
     left: Float64[Tensor, "class direction"]
     encoder_importance: Float64[Tensor, "direction"]
-    gauge_fixed: bool = False
+    class_centered: bool = False
+
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        """Return one row for each direction."""
+        return {
+            "singular_value": self.singular_values.tolist(),
+            "head_importance": self.head_importance.tolist(),
+            "encoder_importance": self.encoder_importance.tolist(),
+            "importance": self.importance.tolist(),
+            "class_varying_share": self.class_varying_share.tolist(),
+        }
+
+    def describe(self) -> str:
+        """Return its size in a few words."""
+        return (
+            f"{len(self.right)} directions of {self.right.shape[1]} features, rank {self.rank}, "
+            f"largest importance {self.importance_ratio:.1f} x the mean"
+        )
 
     @property
     def rank(self) -> int:
-        """How many singular values are not 0."""
+        """Number of non-zero singular values."""
         return int(self.singular_values.count_nonzero())
 
     @property
     def head_importance(self) -> Float64[Tensor, "direction"]:
-        """``sigma_i / sum_j sigma_j``."""
+        """Share of each singular value: ``sigma_i / sum_j sigma_j``."""
         return self.singular_values / self.singular_values.sum()
 
     @property
     def importance(self) -> Float64[Tensor, "direction"]:
-        """Eq. 4: head importance times encoder importance."""
+        """Head importance times encoder importance (Eq. 4)."""
         return self.head_importance * self.encoder_importance
 
     @property
     def importance_ratio(self) -> float:
-        """The largest importance over the mean importance."""
+        """Largest importance divided by the mean importance."""
         return float(self.importance.max() / self.importance.mean())
 
     @property
     def ranking(self) -> Int64[Tensor, "ranked"]:
-        """The directions whose singular value is not 0, the most important first."""
+        """Directions of non-zero singular value, in order of decreasing importance."""
         return self.importance[: self.rank].argsort(descending=True, stable=True)
 
     @property
-    def decision_share(self) -> Float64[Tensor, "direction"]:
-        """The share of ``u_i`` that can change a decision: ``1 - (1ᵀu_i)² / C``.
+    def class_varying_share(self) -> Float64[Tensor, "direction"]:
+        """Share of ``u_i`` that differs between classes: ``1 - (1ᵀu_i)² / C``.
 
-        The rest adds the same number to every class's logit. It is 0 for a direction that
-        moves all logits alike and 1 for one whose logits sum to 0.
+        The rest adds the same number to every logit, which changes no prediction. The share
+        is 0 for a direction that moves all logits alike, and 1 if its logits sum to 0.
         """
         return 1 - self.left.sum(dim=0).square() / len(self.left)
 
     def rank_correlation(self) -> float:
-        """Spearman correlation of singular value and importance (the paper finds .96).
+        """Compute the Spearman correlation of singular value and importance (paper: .96).
 
-        It runs over the directions whose singular value is not 0.
+        Directions whose singular value is 0 are left out.
 
         Returns:
-            From -1 to 1; NaN where either side is the same for all of them, or there is
-            only one.
+            From -1 to 1; NaN if either side is constant or there is a single direction.
         """
         from scipy.stats import spearmanr  # takes half a second to import
 
@@ -89,160 +108,190 @@ class Directions:
         rounding = max(self.right.shape) * torch.finfo(torch.float64).eps
         if any(side.max() - side.min() <= rounding * side.max() for side in sides):
             return float("nan")
-        found = spearmanr(sides[0].numpy(), sides[1].numpy())
-        return float(found.statistic)  # pyright: ignore[reportAttributeAccessIssue]
+        result = spearmanr(sides[0].numpy(), sides[1].numpy())
+        return float(result.statistic)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def privileged_directions(
-    weight: Array, activations: Activations, *, gauge_fixed: bool = False
+    weight: Array, activations: ActivationsLike, *, class_centered: bool = False
 ) -> Directions:
-    """Decompose a head's weight, and weigh each direction by the encoder's use (Eq. 4).
+    """Decompose a head's weight and compute the importance of each direction (Eqs. 3, 4).
 
     Args:
-        weight: ``W``, of shape (class, feature), without bias.
+        weight: Head weight ``W``, of shape (class, feature), without bias.
         activations: In-distribution activations of shape (image, feature), or an iterable
-            of such batches, read once (twice when gauge-fixed).
-        gauge_fixed: Take the class-constant part out of ``W`` (its mean over classes, which
-            changes no prediction) and the mean out of the activations, so that what is
-            called important can change a decision.
+            of such batches, read once (twice if class-centered).
+        class_centered: Subtract from ``W`` its mean over classes, which changes no
+            prediction, and from the activations their mean over images. Then important
+            directions are directions that can change a prediction.
 
     Returns:
         The directions, float64, on the CPU.
 
     Raises:
-        ValueError: If shapes do not fit, a value is not finite, there is no image, an
-            image's activations are all 0 (no cosine), or ``W`` is 0 (or constant over
-            classes, when gauge-fixed).
+        ValueError: If shapes do not fit, a value is not finite, there is no image, the
+            activations of an image are all 0 (no cosine), or ``W`` is 0 (or constant over
+            classes, if class-centered).
 
     Example:
         >>> weight = torch.tensor([[3.0, 0], [0, 1]])
         >>> privileged_directions(weight, torch.eye(2)).importance
         tensor([0.3750, 0.1250], dtype=torch.float64)
     """
-    weight = matrix(weight, "weight").cpu()
-    if gauge_fixed:
-        weight = remove_class_constant(weight)
-    left, singular_values, right = decompose(weight)
+    weight = as_matrix(weight, "weight").cpu()
+    if class_centered:
+        weight = center_over_classes(weight)
+    left, singular_values, right = thin_svd(weight)
 
     offset = None
-    if gauge_fixed:
-        offset = mean_activation(reread(activations), right.shape[1])
-    encoder, total, images = np.zeros(len(right)), np.zeros(right.shape[1]), 0
-    for seen in seen_along(right, activations, offset):
-        encoder += seen.cosine_total
-        total += seen.total
-        images += len(seen.cosines)
+    if class_centered:
+        offset = mean_activation(require_reiterable(activations), right.shape[1])
+    cosines, total, images = np.zeros(len(right)), np.zeros(right.shape[1]), 0
+    for block in iter_cosines(right, activations, offset):
+        cosines += block.cosine_total
+        total += block.total
+        images += len(block.cosines)
 
     sign = torch.where(right @ torch.from_numpy(total) < 0, -1.0, 1.0).double()
     return Directions(
         singular_values,
         right * sign[:, None],
         left * sign,
-        torch.from_numpy(encoder / images),
-        gauge_fixed,
+        torch.from_numpy(cosines / images),
+        class_centered,
     )
 
 
-def remove_class_constant(weight: Array) -> Float64[Tensor, "class feature"]:
-    """``W`` minus its mean over classes: the same predictions, no class-constant logit.
+@dataclass(frozen=True, eq=False)
+class ImportanceIntervals:
+    """95 % intervals of importance over images; the head is not resampled."""
+
+    encoder_importance: Float64[Tensor, "end direction"]
+    importance: Float64[Tensor, "end direction"]  # of Eq. 4
+    importance_ratio: Float64[Tensor, "end"]  # of the largest over the mean importance
+    images: int
+
+
+def importance_intervals(
+    directions: Directions, activations: ActivationsLike, *, seed: int = 0
+) -> ImportanceIntervals:
+    """Compute 95 % intervals of importance over images, with a Bayesian bootstrap.
+
+    Images are reweighted at random a thousand times, in one pass. For class-centered
+    directions the mean activation is held fixed. The ends are percentiles. The interval of
+    the ratio reaches at least as far on each side as percentiles do on the other: where
+    importances differ by less than their noise, the largest is too large on average, and in
+    the replicates even more so. For the same reason the rank correlation has no interval
+    here: it is biased towards 0, and in the replicates even more so.
+
+    Args:
+        directions: Result of `privileged_directions` for these activations.
+        activations: The same activations, of two images or more, read once (twice if
+            class-centered).
+        seed: Random seed of the weights.
+
+    Returns:
+        The intervals.
+
+    Raises:
+        ValueError: If there are fewer than two images, or the activations do not fit, as
+            in `privileged_directions`.
+
+    Example:
+        >>> images = torch.eye(2).repeat(50, 1)
+        >>> directions = privileged_directions(torch.diag(torch.tensor([3.0, 1])), images)
+        >>> importance_intervals(directions, images).importance.round(decimals=2)
+        tensor([[0.3000, 0.1000],
+                [0.4500, 0.1500]], dtype=torch.float64)
+    """
+    means, offset = BayesianBootstrap(seed=seed), None
+    if directions.class_centered:
+        offset = mean_activation(require_reiterable(activations), directions.right.shape[1])
+    for block in iter_cosines(directions.right, activations, offset):
+        means.update(torch.from_numpy(block.cosines))
+    encoder = means.replicates()
+    importance = encoder * directions.head_importance
+    ends = percentile_interval(encoder)
+    # Percentiles, or their reflection at the estimate where that is wider.
+    low, high = percentile_interval(importance.amax(dim=1) / importance.mean(dim=1))
+    doubled = 2 * directions.importance_ratio
+    ratio_ends = torch.minimum(low, doubled - high), torch.maximum(high, doubled - low)
+    return ImportanceIntervals(
+        ends, ends * directions.head_importance, torch.stack(ratio_ends), means.images
+    )
+
+
+def center_over_classes(weight: Array) -> Float64[Tensor, "class feature"]:
+    """Subtract from a head's weight its mean over classes, which changes no prediction.
 
     Args:
         weight: Shape (class, feature).
 
     Returns:
-        The weight of that shape whose columns sum to 0, float64.
+        The class-centered weight, float64: its columns sum to 0.
 
     Raises:
         ValueError: If it is not 2-D, not finite, or the same for every class.
 
     Example:
-        >>> remove_class_constant(torch.tensor([[3.0, 0], [1, 1]]))
+        >>> center_over_classes(torch.tensor([[3.0, 0], [1, 1]]))
         tensor([[ 1.0000, -0.5000],
                 [-1.0000,  0.5000]], dtype=torch.float64)
     """
-    tensor = matrix(weight, "weight")
+    tensor = as_matrix(weight, "weight")
     if (tensor == tensor[0]).all():
-        raise ValueError("The weight is the same for every class: it decides nothing.")
-    centred = tensor - tensor.mean(dim=0)
-    return centred - centred.mean(dim=0)  # a large mean leaves rounding the first time
+        raise ValueError("The weight is the same for every class: check the head.")
+    centered = tensor - tensor.mean(dim=0)
+    return centered - centered.mean(dim=0)  # a large mean leaves rounding the first time
 
 
-def complete(right: Array) -> Float64[Tensor, "feature feature"]:
-    """Orthonormal directions, and others that make them a basis of the whole space.
+def complete_basis(right: Array) -> Float64[Tensor, "feature feature"]:
+    """Extend orthonormal directions to a basis of the whole activation space.
 
-    Eq. 5 runs over all ``d_H`` directions; where features outnumber classes the
+    Eq. 5 runs over all ``d_H`` directions. Where features outnumber classes, the
     decomposition has fewer, and the rest of the basis is arbitrary.
 
     Args:
         right: Orthonormal rows.
 
     Returns:
-        A square orthogonal matrix whose first rows are those given.
+        A square orthogonal matrix whose first rows are ``right``.
 
     Raises:
-        ValueError: If the rows given are not orthonormal.
+        ValueError: If the rows are not orthonormal.
 
     Example:
-        >>> complete(torch.eye(3).double()[:2]).abs()
+        >>> complete_basis(torch.eye(3).double()[:2]).abs()
         tensor([[1., 0., 0.],
                 [0., 1., 0.],
                 [0., 0., 1.]], dtype=torch.float64)
     """
-    right = matrix(right, "directions").cpu()
+    right = as_matrix(right, "directions").cpu()
     gram = right @ right.T
     if not torch.allclose(gram, torch.eye(len(right)).to(gram), atol=1e-5):
-        raise ValueError(
-            "Only orthonormal directions are completed to a basis: these are not."
-        )
+        raise ValueError("Directions must be orthonormal to be extended to a basis.")
     rest = torch.linalg.qr(right.T, mode="complete").Q[:, len(right) :].T
     return torch.cat([right, rest])
 
 
-def decompose(weight: Float64[Tensor, "class feature"]) -> tuple[Tensor, Tensor, Tensor]:
-    """``u``, ``sigma`` and ``v`` of Eq. 3, with singular values that count as 0 set to it.
-
-    Args:
-        weight: Finite, on the CPU.
-
-    Returns:
-        Of shapes (class, direction), (direction,) and (direction, feature).
-
-    Raises:
-        ValueError: If the weight is 0 everywhere.
-    """
-    # numpy's decomposition is faster than torch's on a CPU, and does not spin.
-    left, values, right = map(
-        torch.from_numpy, np.linalg.svd(weight.numpy(), full_matrices=False)
-    )
-    floor = max(weight.shape) * torch.finfo(torch.float64).eps * values[0]
+def thin_svd(weight: Float64[Tensor, "class feature"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``u``, ``sigma`` and ``v`` of Eq. 3; negligible singular values are 0."""
+    # numpy's decomposition is faster than torch's on a CPU, and its threads do not spin.
+    left, values, right = map(torch.from_numpy, np.linalg.svd(weight.numpy(), full_matrices=False))
     if not values[0]:
-        raise ValueError(
-            "The weight is 0 everywhere and has no directions: check the head."
-        )
+        raise ValueError("The weight is 0 everywhere: check the head.")
+    floor = max(weight.shape) * torch.finfo(torch.float64).eps * values[0]
     return left, values.where(values > floor, 0), right
 
 
-def parts_of(directions: Directions, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``u``, ``sigma`` and ``v`` of a weight, once they are known to be its own.
-
-    Args:
-        directions: What should be a decomposition of the weight, gauge-fixed or not.
-        weight: Shape (class, feature), float64, on the CPU.
-
-    Returns:
-        As `decompose` gives them.
-
-    Raises:
-        ValueError: If they are another weight's.
-    """
+def validated_svd(directions: Directions, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``u``, ``sigma``, ``v`` after checking that they are the weight's own."""
     left, sigma, right = directions.left, directions.singular_values, directions.right
     if (len(left), right.shape[1]) != tuple(weight.shape):
-        raise ValueError(
-            "The directions are of a weight of another shape: decompose this one."
-        )
-    expected = remove_class_constant(weight) if directions.gauge_fixed else weight
+        raise ValueError("The directions are of a weight of another shape: decompose this one.")
+    expected = center_over_classes(weight) if directions.class_centered else weight
     # In numpy, whose threads wait busily after a product and would hold up torch's.
-    again = (left * sigma).numpy() @ right.numpy()
-    if not np.allclose(again, expected.numpy(), atol=1e-9 * float(sigma[0])):
+    product = (left * sigma).numpy() @ right.numpy()
+    if not np.allclose(product, expected.numpy(), atol=1e-9 * float(sigma[0])):
         raise ValueError("The directions are those of another weight: decompose this one.")
     return left, sigma, right

@@ -1,9 +1,9 @@
-"""HSIC, which CKA is the ratio of, without bias and from batches.
+"""Unbiased HSIC, of which CKA is a ratio, estimated from minibatches.
 
 References:
     Song et al., Feature selection via dependence maximization, JMLR 2012 (Eq. 5).
     Székely and Rizzo, Partial distance correlation with methods for dissimilarities,
-    Annals of Statistics 2014 (Eq. 5 as a product of two centred matrices).
+    Annals of Statistics 2014 (Eq. 5 as a product of two centered matrices).
     Nguyen et al., Do wide and deep networks learn the same things?, ICLR 2021
     (minibatches). https://arxiv.org/abs/2010.15327
 """
@@ -17,339 +17,227 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from .gram import add_moments, gram_matrices
+from .._kernels.gram import add_moments, gram_matrices
 
-LEAST = 4
-"""Images that an unbiased HSIC needs: of fewer it is 0 / 0."""
+MIN_IMAGES = 4  # fewest images of an unbiased HSIC; with fewer it is 0 / 0
+MIN_COMPILED_FEATURES = 2**13
+"""Features from which on products may be in float32; with fewer they take no time."""
 
-WIDE = 2**13
-"""Features from which on products may be of float32: of fewer they take no time."""
+MAX_BATCH_GROUPS = 128  # most groups of batches whose HSICs are stored; an interval needs no more
 
-GROUPS = 128
-"""Groups of batches whose HSICs are kept apart, at most: an interval needs no more."""
+FeatureBlocks: TypeAlias = Iterator[tuple[slice, Tensor]]
 
 
-class Moments:
-    """The mean and the spread of each feature of a layer, streamed over all images.
-
-    Memory is three float64 numbers a feature, however many images there are. Of constant
-    features the spread is exactly 0.
-
-    Example:
-        >>> moments = Moments()
-        >>> moments.update(torch.tensor([[1.0, 7], [3, 7]]))
-        >>> moments.update(torch.tensor([[5.0, 7]]))
-        >>> moments.answer().mean + moments.answer().first
-        tensor([3., 7.], dtype=torch.float64)
-    """
+class RunningFeatureStats:
+    """Mean and standard deviation, exactly 0 if it is constant, of each feature, streamed."""
 
     def __init__(self) -> None:
         self._images = 0
 
     def update(self, rows: Tensor) -> None:
-        """Take in a batch.
-
-        Args:
-            rows: Shape (image, feature), any float dtype.
-        """
+        """Add a batch of shape (image, feature), of any float dtype."""
         if not self._images:
             first = rows[0].to(torch.float64, copy=True)
             self._sums = (first, torch.zeros_like(first), torch.zeros_like(first))
         self._images += len(rows)
-        for part, some in _pieces(rows):
-            first, total, squares = (one[part] for one in self._sums)
-            if some.dtype == torch.float32:
-                add_moments(some, first, total, squares)
+        for features, block in _iter_blocks(rows):
+            first, total, squares = (sums[features] for sums in self._sums)
+            if block.dtype == torch.float32:
+                add_moments(block, first, total, squares)
                 continue
-            # No image is further than sqrt(n) standard deviations from the mean, so that
-            # squares about it lose a factor of n of their precision at most.
-            left = some - first
-            total += left.sum(dim=0)
-            squares += left.square_().sum(dim=0)
+            # No image is further than sqrt(n) standard deviations from the mean, so squared
+            # differences from one image lose at most a factor of n of their precision.
+            difference = block - first
+            total += difference.sum(dim=0)
+            squares += difference.square_().sum(dim=0)
 
-    def answer(self) -> "Standard":
-        """What standardises each feature.
-
-        Returns:
-            The statistics of all images so far.
-
-        Raises:
-            ValueError: If there was no image.
-        """
+    def compute(self) -> "FeatureScaler":
+        """Return the scaler of all images so far."""
         if not self._images:
-            raise ValueError("Features have no mean without an image: add some.")
+            raise ValueError("Feature statistics need at least one image, got none.")
         first, total, squares = self._sums
         mean = total / self._images
         std = (squares / self._images - mean.square()).clamp(min=0).sqrt()
-        return Standard(first, mean, torch.where(std > 0, 1 / std, 0.0))
+        return FeatureScaler(first, mean, torch.where(std > 0, 1 / std, 0.0))
 
 
 @dataclass(frozen=True, eq=False)
-class Standard:
-    """What makes each feature's mean 0 and its standard deviation 1.
+class FeatureScaler:
+    """Map of each feature to mean 0 and standard deviation 1."""
 
-    Attributes:
-        first: Shape (feature,): one image, which is taken off first, so that a constant
-            feature is exactly 0.
-        mean: Shape (feature,): the mean of what is left.
-        inverse: Shape (feature,): 1 over the standard deviation; 0 drops a feature that
-            is constant.
-    """
-
-    first: Tensor = field(repr=False)
-    mean: Tensor = field(repr=False)
-    inverse: Tensor = field(repr=False)
+    shift: Tensor = field(repr=False)  # one image: a constant feature becomes exactly 0
+    mean: Tensor = field(repr=False)  # after the shift
+    inverse_std: Tensor = field(repr=False)  # 0 drops a constant feature
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Standardised features, in float64, of the same shape (image, feature)."""
-        return ((rows.double() - self.first) - self.mean) * self.inverse
+        """Standardize features of shape (image, feature), in float64."""
+        return ((rows.double() - self.shift) - self.mean) * self.inverse_std
 
-    def part(self, part: slice) -> "Standard":
-        """The same for some of the features."""
-        return Standard(self.first[part], self.mean[part], self.inverse[part])
+    def select_features(self, features: slice) -> "FeatureScaler":
+        """Return the scaler of some of the features."""
+        return FeatureScaler(self.shift[features], self.mean[features], self.inverse_std[features])
 
 
-def centred_gram(
-    rows: Tensor, standard: Standard | None = None
+def centered_gram(
+    rows: Tensor, scaler: FeatureScaler | None = None
 ) -> Float64[Tensor, "variant image image"]:
-    """A batch's Gram matrices, so centred that their products are unbiased HSICs.
-
-    On the CPU products of wide layers are of float32, their sums of float64, and CKA is
-    within 1e-6 of float64's. Of float64 activations they are of float64; and so they are
-    where float32 would lose the digits in which images differ: where these differ much
-    less than they do from their mean. Features are worked on some at a time, so that memory
-    is bounded by the batch's own.
-
-    Args:
-        rows: Shape (image, feature), at least 4 images, any float dtype and any strides.
-        standard: Statistics of all images, for a second matrix of standardised features.
-
-    Returns:
-        One matrix, or two: of features as they are, and standardised. The sum of the
-        product of two, over ``n (n - 3)``, is the unbiased HSIC; a matrix is exactly 0
-        where features do not tell the images apart.
-
-    Raises:
-        ValueError: If there are fewer than 4 images.
-    """
-    if len(rows) < LEAST:
-        raise ValueError(
-            f"CKA needs batches of at least {LEAST} images, got {len(rows)}: "
-            "take larger ones."
-        )
-    centred, sure = _u_centred(_grams(_pieces(rows), standard, rows))
-    if sure or not _in_float32(rows):
-        return centred
-    return _u_centred(_grams(_exact(rows), standard, rows))[0]
+    """Compute U-centered Gram matrices of a batch, whose products are unbiased HSICs."""
+    # The first matrix is of the features as they are, the second, if there is a scaler, of
+    # standardized ones. The sum of the elementwise product of two matrices, over n (n - 3), is the
+    # unbiased HSIC. A matrix is exactly 0 if features do not vary over the images. On the CPU,
+    # products of wide layers are in float32 and their sums in float64: CKA is within 1e-6 of
+    # float64's. Products are in float64 where float32 would lose digits because images differ much
+    # less from each other than from 0. Memory is bounded by the batch's own.
+    if len(rows) < MIN_IMAGES:
+        raise ValueError(f"CKA needs batches of at least {MIN_IMAGES} images, got {len(rows)}.")
+    centered, is_precise = _u_center(_gram_variants(_iter_blocks(rows), scaler, rows))
+    if is_precise or not _uses_float32(rows):
+        return centered
+    return _u_center(_gram_variants(_iter_float64_blocks(rows), scaler, rows))[0]
 
 
-Pieces: TypeAlias = Iterator[tuple[slice, Tensor]]
-
-
-def _grams(
-    pieces: Pieces, standard: Standard | None, rows: Tensor
+def _gram_variants(
+    blocks: FeatureBlocks, scaler: FeatureScaler | None, rows: Tensor
 ) -> Float64[Tensor, "variant image image"]:
-    shape = (1 if standard is None else 2, len(rows), len(rows))
+    shape = (1 if scaler is None else 2, len(rows), len(rows))
     grams = torch.zeros(shape, dtype=torch.float64, device=rows.device)
-    for part, some in pieces:
-        own = None if standard is None else standard.part(part)
-        if some.dtype == torch.float32:
-            grams += gram_matrices(some, (own.first, own.mean, own.inverse) if own else ())
+    for features, block in blocks:
+        scale = None if scaler is None else scaler.select_features(features)
+        if block.dtype == torch.float32:
+            grams += gram_matrices(
+                block, (scale.shift, scale.mean, scale.inverse_std) if scale else ()
+            )
             continue
-        if own:
-            even = own(some)
-            grams[1].addmm_(even, even.T)
-        left = some - some[0]  # large means would leave few digits for what differs
-        grams[0].addmm_(left, left.T)
+        if scale:
+            standardized = scale(block)
+            grams[1].addmm_(standardized, standardized.T)
+        difference = block - block[0]  # large means would leave few digits for differences
+        grams[0].addmm_(difference, difference.T)
     return grams
 
 
-def _in_float32(rows: Tensor) -> bool:
-    kinds = {torch.float32, torch.float16, torch.bfloat16}
-    return rows.device.type == "cpu" and rows.dtype in kinds and rows.shape[1] >= WIDE
+def _uses_float32(rows: Tensor) -> bool:
+    return (
+        rows.device.type == "cpu"
+        and rows.dtype in {torch.float32, torch.float16, torch.bfloat16}
+        and rows.shape[1] >= MIN_COMPILED_FEATURES
+    )
 
 
-def _pieces(rows: Tensor) -> Pieces:
-    """Features in the precision to compute in: float32, in one piece, where compiled."""
-    if not _in_float32(rows):
-        yield from _exact(rows)
+def _iter_blocks(rows: Tensor) -> FeatureBlocks:
+    """Yield features in the dtype to compute in; contiguous float32 is a single block."""
+    if not _uses_float32(rows):
+        yield from _iter_float64_blocks(rows)
     elif rows.dtype == torch.float32 and rows.is_contiguous():
         yield slice(None), rows
     else:
-        for part in _parts(rows):
-            yield part, rows[:, part].float().contiguous()
+        for features in _iter_feature_slices(rows):
+            yield features, rows[:, features].float().contiguous()
 
 
-def _exact(rows: Tensor) -> Pieces:
-    for part in _parts(rows):
-        yield part, rows[:, part].double()
+def _iter_float64_blocks(rows: Tensor) -> FeatureBlocks:
+    for features in _iter_feature_slices(rows):
+        yield features, rows[:, features].double()
 
 
-def _parts(rows: Tensor) -> Iterator[slice]:
-    """Some features at a time: as many as a processor's cache holds, or a device is fed."""
-    numbers = 2**19 if rows.device.type == "cpu" else 2**25
+def _iter_feature_slices(rows: Tensor) -> Iterator[slice]:
+    numbers = 2**19 if rows.device.type == "cpu" else 2**25  # a processor's cache, or a GPU's
     step = max(numbers // len(rows), 1)
     for start in range(0, rows.shape[1], step):
         yield slice(start, start + step)
 
 
-def _u_centred(grams: Float64[Tensor, "l n n"]) -> tuple[Tensor, bool]:
-    """Centred matrices; and whether float32 products would have kept their digits."""
+def _u_center(grams: Float64[Tensor, "l n n"]) -> tuple[Tensor, bool]:
+    """Return centered matrices, and True if float32 products would keep enough digits."""
     images = grams.shape[-1]
     hollow = grams - torch.diag_embed(grams.diagonal(dim1=-2, dim2=-1))
     rows = hollow.sum(dim=-1, keepdim=True) / (images - 2)
     total = rows.sum(dim=-2, keepdim=True) / (images - 1)
-    centred = hollow - rows - rows.mT + total
-    centred.diagonal(dim1=-2, dim2=-1).zero_()
-    whole, left = (
-        torch.linalg.matrix_norm(one)[..., None, None] for one in (hollow, centred)
+    centered = hollow - rows - rows.mT + total
+    centered.diagonal(dim1=-2, dim2=-1).zero_()
+    norm, centered_norm = (
+        torch.linalg.matrix_norm(matrices)[..., None, None] for matrices in (hollow, centered)
     )
-    # An entry of float32 products is off by some 2e-7 of itself, each in its own way unless
-    # features repeat: all n by n of them by 1 / n of that, in units of the whole. What is
-    # under 1e-20 may have been rounded to 0.
-    sure = (images * left > 2 * whole) & (whole > 1e-20)
-    # What is left after the terms cancel is rounding, not similarity.
-    return torch.where(left <= 1e-12 * whole, 0.0, centred), bool(sure.all())
+    # An entry of float32 products is off by about 2e-7 of itself. Unless features repeat,
+    # the n by n errors are independent: together they are 1 / n of that, relative to the
+    # norm. Norms under 1e-20 may have been rounded to 0.
+    is_precise = (images * centered_norm > 2 * norm) & (norm > 1e-20)
+    # A remainder this small after the terms cancel is rounding, not similarity.
+    return torch.where(centered_norm <= 1e-12 * norm, 0.0, centered), bool(is_precise.all())
 
 
 class MinibatchHSIC:
-    """Unbiased HSICs of every layer of one model with every layer of another, in batches.
+    """Unbiased HSICs of every layer of one model with every layer of another, in batches."""
 
-    They are averaged before any ratio is taken: a ratio of each batch would be biased. For
-    an interval each batch is kept apart; beyond `GROUPS`, neighbours are added up in pairs,
-    so that memory does not grow with images. Batches should be drawn at random: those of
-    one class each would tell how alike two layers are within classes.
-
-    Example:
-        >>> x = torch.tensor([[1.0, 0], [2, 1], [3, 5], [4, 2], [6, 1]])
-        >>> hsics = MinibatchHSIC()
-        >>> hsics.update(centred_gram(x), centred_gram(2 * x.flip(1)))
-        >>> xy, xx, yy = (part.mean(dim=0) for part in hsics.parts())
-        >>> round(alignment(xy[0, 0], xx[0], yy[0]), 6)
-        1.0
-    """
+    # HSICs are averaged over batches before any ratio is taken: the ratio of a single batch is
+    # biased. Each batch is stored on its own, for intervals; beyond `MAX_BATCH_GROUPS` neighbors
+    # are added up in pairs. Batches should be random samples: batches of one class each would
+    # measure similarity within classes.
 
     def __init__(self) -> None:
-        self._batches, self._each = 0, 1
+        self._batches, self._batches_per_group = 0, 1
         self._groups: list[tuple[Tensor, ...]] = []
 
     def update(self, x: Float64[Tensor, "l n n"], y: Float64[Tensor, "m n n"]) -> None:
-        """Take in a batch.
-
-        Args:
-            x: Shape (layer, image, image): a matrix of `centred_gram` for each layer.
-            y: Shape (other layer, image, image): of the same images.
-        """
-        flat = [
-            side.flatten(1) / (side.shape[1] * (side.shape[1] - 3)) ** 0.5
-            for side in (x, y)
-        ]
-        new = (flat[0] @ flat[1].T, *(side.square().sum(dim=1) for side in flat))
-        if self._batches % self._each:
-            self._groups[-1] = _added(self._groups[-1], new)
+        """Add a batch: one `centered_gram` matrix of the same images per layer."""
+        sides = [side.flatten(1) / (side.shape[1] * (side.shape[1] - 3)) ** 0.5 for side in (x, y)]
+        batch = (sides[0] @ sides[1].T, *(side.square().sum(dim=1) for side in sides))
+        if self._batches % self._batches_per_group:
+            self._groups[-1] = _add_elementwise(self._groups[-1], batch)
         else:
-            self._make_room()
-            self._groups.append(new)
+            if len(self._groups) == MAX_BATCH_GROUPS:
+                self._groups = [*map(_add_elementwise, self._groups[::2], self._groups[1::2])]
+                self._batches_per_group *= 2
+            self._groups.append(batch)
         self._batches += 1
 
-    def _make_room(self) -> None:
-        if len(self._groups) == GROUPS:
-            self._groups = [*map(_added, self._groups[::2], self._groups[1::2])]
-            self._each *= 2
-
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The HSICs of each group of batches so far, whose mean is that of all batches.
-
-        Returns:
-            HSIC(x, y) of shape (group, layer, other layer), HSIC(x, x) of shape (group,
-            layer) and HSIC(y, y) of shape (group, other layer). Groups are of one batch
-            each, unless there are more than `GROUPS`; then the last may have fewer batches
-            than the others, and weighs less.
-
-        Raises:
-            ValueError: If there was no batch.
-        """
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the HSICs of each group of batches, whose mean is that of all batches."""
+        # HSIC(x, y) has shape (group, layer, other layer); HSIC(x, x) and HSIC(y, y) have no other
+        # axis. The last group may have fewer batches than the others, and weighs less.
         if not self._batches:
             raise ValueError("HSIC needs a batch of images, got none.")
-        share = len(self._groups) / self._batches
-        xy, xx, yy = (share * torch.stack(part) for part in zip(*self._groups, strict=True))
+        scale = len(self._groups) / self._batches
+        xy, xx, yy = (scale * torch.stack(h) for h in zip(*self._groups, strict=True))
         return xy, xx, yy
 
 
-def _added(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(a + b for a, b in zip(one, other, strict=True))
+def _add_elementwise(x: tuple[Tensor, ...], y: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(a + b for a, b in zip(x, y, strict=True))
 
 
 def minibatches(images: int, size: int) -> list[range]:
-    """Places of images, cut into batches that CKA can be estimated from.
-
-    Args:
-        images: How many there are.
-        size: How many make a batch. A last batch of fewer than 4 joins the one before.
-
-    Returns:
-        One range per batch.
-
-    Raises:
-        ValueError: If there are fewer than 4 images, or would be in a batch.
-
-    Example:
-        >>> minibatches(11, 4)
-        [range(0, 4), range(4, 11)]
-    """
-    for what, count in (("images", images), ("images in a batch", size)):
-        if count < LEAST:
-            raise ValueError(f"CKA needs at least {LEAST} {what}, got {count}: take more.")
+    """Split image indices into batches; a last one of fewer than 4 joins the one before."""
+    for name, count in (("images", images), ("images in a batch", size)):
+        if count < MIN_IMAGES:
+            raise ValueError(f"CKA needs at least {MIN_IMAGES} {name}, got {count}.")
     starts = [*range(0, images, size)]
-    if images - starts[-1] < LEAST:
+    if images - starts[-1] < MIN_IMAGES:
         starts.pop()
     return [range(*ends) for ends in pairwise([*starts, images])]
 
 
-def alignment(
+def cka_from_hsic(
     xy: Tensor, xx: Tensor, yy: Tensor, *, names: tuple[str, str] = ("x", "y")
 ) -> float:
-    """CKA of three HSICs, each a number.
-
-    Args:
-        xy: HSIC(x, y).
-        xx: HSIC(x, x).
-        yy: HSIC(y, y).
-        names: What an error calls the two sides.
-
-    Returns:
-        The ratio.
-
-    Raises:
-        ValueError: If a side does not vary over the images (HSIC 0: a dead layer), or its
-            HSIC is not finite.
-    """
-    for name, own in zip(names, (xx, yy), strict=True):
-        if not own.isfinite():
+    """Return the CKA of three scalar HSICs; errors call the two sides by their names."""
+    for name, hsic in zip(names, (xx, yy), strict=True):
+        if not hsic.isfinite():
             raise ValueError(
-                f"Activations {name} have an HSIC of {float(own)}, so are not all finite, "
-                "or too large: check the weights and the images."
+                f"Activations {name} have an HSIC of {float(hsic)}: they are not finite or "
+                "too large, check the weights and the images."
             )
-        if not own > 0:
+        if not hsic > 0:
             raise ValueError(
                 f"Activations {name} do not tell the images apart (HSIC 0): "
                 "a dead layer, leave it out."
             )
-    return float(ratio(xy, xx, yy))
+    return float(cka_ratio(xy, xx, yy))
 
 
-def ratio(
+def cka_ratio(
     xy: Float64[Tensor, "*pair"], xx: Float64[Tensor, "*pair"], yy: Float64[Tensor, "*pair"]
 ) -> Float64[Tensor, "*pair"]:
-    """CKA of many pairs at once.
-
-    Args:
-        xy: HSIC(x, y) of each.
-        xx: HSIC(x, x).
-        yy: HSIC(y, y).
-
-    Returns:
-        The ratios; NaN where `alignment` raises an error.
-    """
-    told = (xx > 0) & (yy > 0) & xx.isfinite() & yy.isfinite()
-    return torch.where(told, xy / (xx.sqrt() * yy.sqrt()), torch.nan)
+    """Return the CKA of many pairs at once; NaN where `cka_from_hsic` raises an error."""
+    is_defined = (xx > 0) & (yy > 0) & xx.isfinite() & yy.isfinite()
+    return torch.where(is_defined, xy / (xx.sqrt() * yy.sqrt()), torch.nan)

@@ -1,11 +1,10 @@
-"""Accuracy as the directions of a head are removed, the least important first.
+"""Accuracy of a head reduced to its strongest directions.
 
 References:
-    Crabbé et al., Robust multimodal models have outlier features and encode more
-    concepts, 2023, Section 3 and Fig. 3. https://arxiv.org/abs/2310.13040
+    Crabbé et al., 2023, Section 3 and Fig. 3. https://arxiv.org/abs/2310.13040
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,102 +13,200 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from .batches import Activations, Array, as_float64, matrix, reread, whole_numbers
-from .competing import competition
-from .deciding import rightly_classified
-from .directions import Directions
-from .factoring import ORDERS, FactoredHead, factor_head
+from .._inputs import (
+    ActivationsLike,
+    Array,
+    as_float64,
+    as_index_vector,
+    as_matrix,
+    require_reiterable,
+)
+from .._kernels.candidates import candidate_classes
+from .._kernels.cosines import mean_activation
+from .._kernels.pruned_accuracy import HeadFactorization, count_correct_by_rank
+from .._tabular import Tabular
+from .bases import fit_pca, random_basis
+from .directions import (
+    Directions,
+    center_over_classes,
+    privileged_directions,
+    thin_svd,
+    validated_svd,
+)
 
-FRACTIONS = tuple(step / 20 for step in range(21))
+SINGULAR_CENTERED = "singular-centered"
+ORDERS = ("singular", "importance", SINGULAR_CENTERED, "pca", "random", "reduced-rank")
+"""Directions that a head can be reduced to, and their order; see `pruning_curve`."""
+
+DEFAULT_FRACTIONS = tuple(step / 20 for step in range(21))
 
 
-@dataclass(frozen=True, eq=False)
-class PruningCurve:
-    """Accuracy after a fraction of the directions was removed.
+@dataclass(frozen=True, eq=False, repr=False)
+class PruningCurve(Tabular):
+    """Accuracy by the fraction of directions removed.
 
     Attributes:
-        fractions: Fractions of the head's rank that were removed, as they were asked for.
+        fractions: Fractions of the head's rank that were removed.
         accuracy: Top-1 accuracy at each, a fraction of the images.
-        images: How many images the accuracies rest on.
+        images: Number of images.
     """
 
     fractions: Float64[Tensor, "fraction"]
     accuracy: Float64[Tensor, "fraction"]
     images: int
 
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        """Return the accuracy by fraction."""
+        return {"fraction": self.fractions.tolist(), "accuracy": self.accuracy.tolist()}
 
-def pruning_curve(  # noqa: PLR0913 (a decomposition that is at hand need not be made again)
+    def describe(self) -> str:
+        """Return its size in a few words."""
+        first, last = self.accuracy[0], self.accuracy[-1]
+        span = f"accuracy {first:.3f} to {last:.3f}"
+        return f"{len(self.fractions)} fractions on {self.images:,} images, {span}"
+
+
+def pruning_curve(  # noqa: PLR0913 (known directions need not be computed again)
     weight: Array,
-    activations: Activations,
+    activations: ActivationsLike,
     labels: Array | Sequence[Any],
     *,
     bias: Array | None = None,
-    fractions: Array | Sequence[float | int] = FRACTIONS,
+    fractions: Array | Sequence[float | int] = DEFAULT_FRACTIONS,
     order: str = "singular",
-    directions: Directions | FactoredHead | None = None,
-    counts_as: Sequence[int] | None = None,
+    directions: Directions | HeadFactorization | None = None,
+    class_to_label: Sequence[int] | None = None,
 ) -> PruningCurve:
     """Remove the ``round(p · rank)`` weakest directions of a head and measure accuracy.
 
-    Python's ``round`` is meant: half to even. The bias stays. Where logits tie, the first
-    class wins; so with every direction removed and no bias all images go to class 0.
+    The order says which directions the head is written in, and which of them are weak:
+
+    - ``singular``: the terms of Eq. 3, by singular value; nothing is centered.
+    - ``importance``: the same terms, by importance (Eq. 4).
+    - ``singular-centered``: class-centered, that is, the terms of ``W`` minus its mean
+      over classes, which predicts the same, applied to centered activations.
+    - ``pca``: the principal directions of the activations; the mean is kept.
+    - ``random``: a uniform random rotation; the mean is kept.
+    - ``reduced-rank``: reduced-rank regression. Its first k terms are the affine map of rank k
+      whose logits have the least mean squared distance, over the images, to the head's.
+
+    Equally many directions stay in each order. Rounding is Python's, half to even. The bias
+    stays. Where logits tie, the first class wins; so with every direction removed and no
+    bias, all images go to class 0.
 
     Args:
-        weight: ``W``, of shape (class, feature).
+        weight: Head weight ``W``, of shape (class, feature).
         activations: Shape (image, feature), or an iterable of such batches, read once
-            (twice where an order must be found on them first).
-        labels: The class of each image, of shape (image,).
-        bias: Of shape (class,), or None.
-        fractions: Which fractions ``p`` to remove, each from 0 to 1.
-        order: What is weakest by: ``"singular"`` value, ``"importance"`` (Eq. 4), or
-            another of `ORDERS`, which `factor_head` explains. As many directions stay in
-            each: those of another kind are compared at the head's rank.
-        directions: The decomposition of ``weight``, where it is known already; importance
-            is then the one found on its activations. Or the head as `factor_head` factored
-            it in this order. This is how a shift is pruned by the in-distribution images.
-        counts_as: For each class of the head the label that it counts as, or -1 where it
-            does not compete, as on a shift that holds some of the classes only; None where
-            labels are the head's classes.
+            (twice if the order must be computed from them first).
+        labels: Class of each image, of shape (image,).
+        bias: Head bias of shape (class,), or None.
+        fractions: Fractions ``p`` to remove, from 0 to 1.
+        order: One of the orders above.
+        directions: Known decomposition of ``weight``, whose importance is used; or the
+            head's `factorize_head` in this order. Use it to prune on a shift by the
+            in-distribution images.
+        class_to_label: Label that each class of the head counts as, or -1 for a class to ignore,
+            for a shift with only some of the classes. None if labels are the head's classes.
 
     Returns:
         The curve.
 
     Raises:
-        ValueError: If shapes do not fit, a label is no class, a fraction is outside 0 to 1,
-            a value is not finite, there is no such order, or the directions are another
-            weight's or in another order.
+        ValueError: If shapes do not fit, a label or the order is unknown, a fraction is outside 0
+            to 1, a value is not finite, or the directions belong to another weight or order.
 
     Example:
         >>> weight, images = torch.diag(torch.tensor([2.0, 1.0])), torch.eye(2)
         >>> pruning_curve(weight, images, [0, 1], fractions=[0, 0.5, 1]).accuracy
         tensor([1.0000, 0.5000, 0.5000], dtype=torch.float64)
     """
-    weight = matrix(weight, "weight").cpu()
-    able = competition(weight, bias, counts_as)
-    labels = _labels(labels, classes=able.labels)
-    wanted = as_float64(fractions)
-    if wanted.ndim != 1 or not len(wanted) or not ((wanted >= 0) & (wanted <= 1)).all():
-        raise ValueError(f"Fractions to prune must lie from 0 to 1, got {wanted.tolist()}.")
-    head = _factored(weight, activations, order, directions)
+    weight = as_matrix(weight, "weight").cpu()
+    candidates = candidate_classes(weight, bias, class_to_label)
+    labels = _as_labels(labels, classes=candidates.n_labels)
+    fraction = as_float64(fractions)
+    if fraction.ndim != 1 or not len(fraction) or not fraction.clamp(0, 1).equal(fraction):
+        raise ValueError(f"Fractions to prune must lie from 0 to 1, got {fraction.tolist()}.")
+    head = _resolve_factorization(weight, activations, order, directions)
 
-    kept = [head.rank - round(fraction * head.rank) for fraction in wanted.tolist()]
-    right = rightly_classified(head, able, activations, labels, kept)
-    accuracy = torch.tensor(
-        [right[count] / len(labels) for count in kept], dtype=torch.float64
+    ranks = [head.rank - round(p * head.rank) for p in fraction.tolist()]
+    correct = count_correct_by_rank(head, candidates, activations, labels, ranks)
+    accuracy = torch.tensor([correct[rank] / len(labels) for rank in ranks], dtype=torch.float64)
+    return PruningCurve(fraction, accuracy, len(labels))
+
+
+def factorize_head(
+    weight: Array,
+    activations: ActivationsLike,
+    *,
+    order: str = "singular",
+    directions: Directions | None = None,
+    seed: int = 0,
+) -> HeadFactorization:
+    """Write a head as a sum over directions, the strongest first, in one of `ORDERS`."""
+    # Activations are read at most once; not at all by singular value, nor by the importance
+    # of given directions.
+    if order not in ORDERS:
+        orders = ", ".join(map(repr, ORDERS))
+        raise ValueError(f"order must be one of {orders}, not {order!r}.")
+    weight = as_matrix(weight, "weight").cpu()
+    if directions is None and order == "importance":
+        directions = privileged_directions(weight, activations)
+    left, sigma, right = (
+        thin_svd(weight) if directions is None else validated_svd(directions, weight)
     )
-    return PruningCurve(wanted, accuracy, len(labels))
+    rank = int(sigma.count_nonzero())
+    if order in {"singular", "importance"}:
+        ranking = torch.arange(rank)
+        if directions is not None and order == "importance":
+            ranking = directions.ranking
+        outputs, inputs = left[:, ranking] * sigma[ranking], right[ranking]
+        mean = torch.zeros(weight.shape[1], dtype=torch.float64)
+    elif order == SINGULAR_CENTERED:
+        centered = center_over_classes(weight)
+        left, sigma, right = thin_svd(centered)
+        count = int(sigma.count_nonzero())
+        outputs, inputs = left[:, :count] * sigma[:count], right[:count]
+        mean = mean_activation(activations, weight.shape[1])
+        return HeadFactorization(order, weight, outputs, inputs, mean, centered @ mean, rank)
+    else:
+        outputs, inputs, mean = _control_vectors(weight, activations, order, rank, seed)
+    return HeadFactorization(order, weight, outputs, inputs, mean, weight @ mean, rank)
 
 
-def _factored(
-    weight: Tensor,
-    activations: Activations,
+def _control_vectors(
+    weight: Float64[Tensor, "class feature"],
+    activations: ActivationsLike,
     order: str,
-    directions: Directions | FactoredHead | None,
-) -> FactoredHead:
-    if not isinstance(directions, FactoredHead):
-        known = order == "singular" or (order == "importance" and directions is not None)
-        seen = activations if known or order not in ORDERS else reread(activations)
-        return factor_head(weight, seen, order=order, directions=directions)
+    rank: int,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    features = weight.shape[1]
+    if order == "random":
+        basis = random_basis(features, seed=seed)
+        return weight @ basis.T, basis, mean_activation(activations, features)
+    pca = fit_pca(activations, features=features)
+    outputs = weight @ pca.components.T
+    if order == "pca":
+        return outputs, pca.components, pca.mean
+    # W Cov^(1/2), up to a rotation of the features, on which left vectors do not depend.
+    left, _, _ = np.linalg.svd(
+        (outputs * pca.explained_variance.sqrt()).numpy(), full_matrices=False
+    )
+    outputs = torch.from_numpy(left[:, :rank])
+    return outputs, outputs.T @ weight, pca.mean
+
+
+def _resolve_factorization(
+    weight: Tensor,
+    activations: ActivationsLike,
+    order: str,
+    directions: Directions | HeadFactorization | None,
+) -> HeadFactorization:
+    if not isinstance(directions, HeadFactorization):
+        needs_no_images = order not in ORDERS or order == "singular"
+        if not needs_no_images and (order != "importance" or directions is None):
+            activations = require_reiterable(activations)
+        return factorize_head(weight, activations, order=order, directions=directions)
     if directions.order != order:
         raise ValueError(
             f"The head was factored by {directions.order!r}, not by {order!r}: "
@@ -120,13 +217,12 @@ def _factored(
     return directions
 
 
-def _labels(labels: object, *, classes: int) -> Int64[Tensor, "image"]:
-    array = whole_numbers(labels, "Labels").astype(np.int64)
+def _as_labels(labels: object, *, classes: int) -> Int64[Tensor, "image"]:
+    array = as_index_vector(labels, "Labels").astype(np.int64)
     outside = (array < 0) | (array >= classes)
     if outside.any():
         image = int(outside.argmax())
         raise ValueError(
-            f"Image {image} has label {array[image]}, "
-            f"but the head has classes 0 to {classes - 1}."
+            f"Image {image} has label {array[image]}, but the head has classes 0 to {classes - 1}."
         )
     return torch.from_numpy(array)

@@ -1,1 +1,1 @@
-"""Where the rooms meet: what is measured, of whom, on what, becomes records."""
+"""Studies: from a configuration to records."""

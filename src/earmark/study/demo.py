@@ -1,93 +1,73 @@
-"""The whole study on the lab, from nothing but the package."""
+"""Study of the lab's models, from nothing but the package."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from .._io import atomic_write
+from .._progress import ProgressCallback, no_progress
 from ..data.broden import read_broden
-from ..data.imagenet import DATASETS, SHIFTS, read_dataset
-from ..data.images import ImageSet
-from ..data.lab import COUNTS, FOLDERS, write_lab
-from ..files import replacing
-from ..models.lab import LAB_MODELS, load_lab
-from ..results import RECORDS, Record, write_records
-from .lines import lab_line
-from .progress import Tell, silent
-from .scan import scan
-from .sets import Sets
+from ..data.image_set import ImageSet
+from ..data.imagenet import read_dataset
+from ..data.registry import DATASETS
+from ..lab.checkpoints import LAB_MODELS, load_lab
+from ..lab.world import DATASET_FOLDERS, DEFAULT_IMAGE_COUNTS, LAB_SHIFTS, write_lab
+from ..records import RECORDS_FILE, Record, write_records
+from .baselines import lab_baseline
+from .eval_sets import EvalSets
+from .measure import measure_model
 
-SAMPLES = "samples"
-SHEET = (3, 12)  # rows and columns of a sheet of sample images
+SAMPLES_FOLDER = "samples"
+SHEET_SHAPE = (3, 12)  # rows and columns of a sheet of sample images
 
 
-def demo(
-    out: Path, *, counts: Mapping[str, int] = COUNTS, tell: Tell = silent
+def run_demo(
+    out: Path,
+    *,
+    counts: Mapping[str, int] = DEFAULT_IMAGE_COUNTS,
+    progress: ProgressCallback = no_progress,
 ) -> list[Record]:
-    """Render the lab, encode it with every lab model, and measure all signatures.
-
-    What is there already from an earlier run (images, activations) is used again.
-
-    Args:
-        out: The folder for all of it: ``data``, ``activations``, ``samples`` (a sheet of
-            images of each set), and ``records.parquet``.
-        counts: How many images of each set; by default as many as the lab's line of
-            baselines was measured on.
-        tell: Told of progress.
-
-    Returns:
-        The records.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-    """
+    """Render the lab, encode it with every lab model, and measure all signatures."""
     data, store = out / "data", out / "activations"
-    write_lab(
-        data,
-        counts=counts,
-        progress=lambda done, total: tell("draw the lab's images", done, total),
-    )
+    write_lab(data, counts=counts, progress=partial(progress, "draw the lab's images"))
     models = [load_lab(name) for name in LAB_MODELS]
     classes = models[0].classes
-    concepts = read_broden(
-        data / FOLDERS["broden"],
-        progress=lambda done, total: tell("read the concepts", done, total),
-    )
-    sets = Sets(  # every model sees the same images: they are decoded once
-        read_dataset(data, "imagenet", classes=classes).held(),
-        tuple(read_dataset(data, name, classes=classes).held() for name in SHIFTS),
-        replace(concepts, images=concepts.images.held()),
-    )
-    baseline, points = lab_line()
-    records = list(points)
+    concepts = data / DATASET_FOLDERS["broden"]
+    eval_sets = EvalSets(
+        read_dataset(data, "imagenet", classes=classes),
+        tuple(read_dataset(data, name, classes=classes) for name in LAB_SHIFTS),
+        read_broden(concepts, progress=partial(progress, "read the concepts")),
+    ).cached()  # since every model sees the same images
+    baseline, records = lab_baseline()
     for step, model in enumerate(models):
-        tell("measure the models", step, len(models))
-        records += scan(model, sets, [baseline], store, tell=tell)
-    tell("measure the models", len(models), len(models))
-    _write_samples(sets, out / SAMPLES)
-    write_records(out / RECORDS, records)
+        progress("measure the models", step, len(models))
+        records += measure_model(model, eval_sets, [baseline], store, progress=progress)
+    progress("measure the models", len(models), len(models))
+    _write_samples(eval_sets, out / SAMPLES_FOLDER)
+    write_records(out / RECORDS_FILE, records)
     return records
 
 
-def _write_samples(sets: Sets, folder: Path) -> None:
-    """One sheet of images of each set, numbered in the order of the report."""
-    images = sets.all
-    titles = [DATASETS[one.name].title for one in images[:-1]] + ["Concepts"]
-    with replacing(folder) as aside:
-        aside.mkdir()
-        for number, (title, one) in enumerate(zip(titles, images, strict=True), start=1):
-            _sheet(one).save(aside / f"{number} {title}.png")
+def _write_samples(eval_sets: EvalSets, folder: Path) -> None:
+    """Write a sheet of images of each dataset, numbered in the order of the report."""
+    image_sets = eval_sets.image_sets
+    titles = [DATASETS[images.name].title for images in image_sets[:-1]] + ["Concepts"]
+    with atomic_write(folder) as tmp_path:
+        tmp_path.mkdir()
+        for number, (title, images) in enumerate(zip(titles, image_sets, strict=True), start=1):
+            _render_sheet(images).save(tmp_path / f"{number} {title}.png")
 
 
-def _sheet(images: ImageSet) -> Image.Image:
-    """Images spread evenly over the set, side by side, at twice their size."""
-    rows, columns = SHEET
-    chosen = np.linspace(0, len(images) - 1, rows * columns).astype(int).tolist()
-    opened = [
-        np.asarray(images.open(image).resize((64, 64), Image.Resampling.NEAREST))
-        for image in chosen
+def _render_sheet(images: ImageSet) -> Image.Image:
+    """Return images spread evenly over a dataset, side by side, at twice their size."""
+    rows, columns = SHEET_SHAPE
+    indices = np.linspace(0, len(images) - 1, rows * columns).astype(int).tolist()
+    pixels = [
+        np.asarray(images.open(index).resize((64, 64), Image.Resampling.NEAREST))
+        for index in indices
     ]
-    grid = np.stack(opened).reshape(rows, columns, 64, 64, 3).swapaxes(1, 2)
+    grid = np.stack(pixels).reshape(rows, columns, 64, 64, 3).swapaxes(1, 2)
     return Image.fromarray(grid.reshape(rows * 64, columns * 64, 3))

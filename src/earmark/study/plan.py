@@ -1,15 +1,22 @@
-"""What a study will do: a row for each model, with its sizes and what is there already."""
+"""Plan of a study: each model with its work, its sizes and its state."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..tuning.recipes import FINETUNE, SUPERVISED
-from .bench import changed, name_along, name_of_layers, records_file
-from .members import Member, Part, parts_of
-from .pools import STUDY_IMAGES, Pool, model_size
+from ..data.registry import BRODEN_IMAGE_COUNT, DATASETS, PAPER_SHIFTS
+from ..models.size import model_size
+from ..training.recipes import FINETUNE, SUPERVISED
+from .config import StudyConfig
+from .runner import apply_overrides, interpolation_name, layer_cka_name, records_file
+from .units import StudyModel, StudyUnit, study_units
 
-_WORK = {
+N_STUDY_IMAGES = BRODEN_IMAGE_COUNT + sum(
+    DATASETS[name].n_images for name in ("imagenet", *PAPER_SHIFTS)
+)
+"""Number of images that a study encodes with each model."""
+
+_WORK_TEXT = {
     "loaded": "load",
     "finetuned": "finetune for {epochs} epochs",
     "trained": "train for {epochs} epochs",
@@ -18,92 +25,70 @@ _WORK = {
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One row of a plan.
+class PlanRow:
+    """A row of a plan: a model, or what lies between the two models of a family."""
 
-    Attributes:
-        part: Backbone and pretraining.
-        model: The model's full name; or ``between the two`` of a family.
-        role: Its role, or which control it is.
-        work: What is to be done.
-        weights: Bytes of its weights, to be had or made; None where nobody can say.
-        activations: Bytes of its stored activations; None where nobody can say.
-        state: ``there`` where an earlier run left its records, which are used again if
-            nothing that determines them has changed; ``to do``; or ``vacant``.
-    """
-
-    part: str
-    model: str
-    role: str
+    unit: str  # backbone and pretraining
+    model: str  # its full name, or ``between the two``
+    role: str  # or the kind of control
     work: str
-    weights: int | None
-    activations: int | None
-    state: str
+    weights: int | None  # bytes; None where unknown
+    activations: int | None  # bytes; None where unknown
+    state: str  # ``there`` where an earlier run left records; ``to do``; or ``vacant``
 
 
-def plan(pool: Pool, out: Path | None = None) -> list[Planned]:
-    """What a study of a pool will do, told without weights, data or network.
-
-    Args:
-        pool: The pool.
-        out: The study's folder, where records of an earlier run may be.
-
-    Returns:
-        A row for each model, and one for what lies between the two of each family.
-    """
-    rows: list[Planned] = []
-    for part in parts_of(pool):
-        rows += [_model(pool, part, member, out) for member in part.members]
-        if part.second is not None and (pool.alphas or pool.cka):
-            rows.append(_between(pool, part, out))
+def plan_study(config: StudyConfig, out: Path | None = None) -> list[PlanRow]:
+    """Return the rows of a plan without weights, data or network."""
+    rows: list[PlanRow] = []
+    for unit in study_units(config):
+        rows += [_model_row(config, unit, model, out) for model in unit.models]
+        if unit.second is not None and (config.alphas or config.cka):
+            rows.append(_interpolation_row(config, unit, out))
     return rows
 
 
-def _model(pool: Pool, part: Part, member: Member, out: Path | None) -> Planned:
-    size = model_size(member.source)
-    if member.made == "vacant":
-        return Planned(part.label, member.name, member.group, "", None, None, "vacant")
-    weights = size.saved() if member.made in {"finetuned", "trained"} else size.file
-    if member.made == "untrained":
+def _model_row(
+    config: StudyConfig, unit: StudyUnit, model: StudyModel, out: Path | None
+) -> PlanRow:
+    if model.origin == "vacant":
+        return PlanRow(unit.label, model.name, model.group, "", None, None, "vacant")
+    size = model_size(model.source)
+    weights = size.file
+    if model.origin in {"finetuned", "trained"}:
+        weights = size.saved_bytes()
+    elif model.origin == "untrained":
         weights = 0
-    alone = part.second is None  # a control, or a supervised model, which has no group
-    kind = member.group if alone and member.group else member.role
-    return Planned(
-        part.label,
-        member.name,
-        kind,
-        f"{_WORK[member.made].format(epochs=_epochs(pool, member))}, measure",
-        weights,
-        size.activations(sum(STUDY_IMAGES.values())),
-        _state(out, [member.name]),
-    )
+    is_single = unit.second is None  # a control has a group, a supervised model none
+    work = _WORK_TEXT[model.origin].format(epochs=_epochs(config, model))
+    role = model.group if is_single and model.group else model.role
+    activations = size.activation_bytes(N_STUDY_IMAGES)
+    state, work = _state(out, [model.name]), f"{work}, measure"
+    return PlanRow(unit.label, model.name, role, work, weights, activations, state)
 
 
-def _between(pool: Pool, part: Part, out: Path | None) -> Planned:
-    works: list[str] = []
-    if pool.alphas:
-        first, *_, last = (*pool.alphas, pool.alphas[-1])
-        several = f"{len(pool.alphas)} alphas, {first:g} to {last:g}"
-        alphas = several if len(pool.alphas) > 1 else f"alpha {first:g}"
-        works.append(f"measure at {alphas}")
-    if pool.cka is not None:
-        works.append("compare layers")
-    names = [name_along(part, alpha) for alpha in pool.alphas]
-    names += [name_of_layers(part)] if pool.cka else []
-    state = _state(out, names)
-    work = ", ".join(works)
-    return Planned(part.label, "between the two", "interpolated", work, None, None, state)
+def _interpolation_row(config: StudyConfig, unit: StudyUnit, out: Path | None) -> PlanRow:
+    names = [interpolation_name(unit, alpha) for alpha in config.alphas]
+    work: list[str] = []
+    if len(config.alphas) > 1:
+        first, *_, last = config.alphas
+        work.append(f"measure at {len(config.alphas)} alphas, {first:g} to {last:g}")
+    elif config.alphas:
+        work.append(f"measure at alpha {config.alphas[0]:g}")
+    if config.cka is not None:
+        work.append("compare layers")
+        names.append(layer_cka_name(unit))
+    state, text = _state(out, names), ", ".join(work)
+    return PlanRow(unit.label, "between the two", "interpolated", text, None, None, state)
 
 
-def _epochs(pool: Pool, member: Member) -> int:
-    """How many epochs the study trains a model for."""
-    if member.made == "finetuned":
-        return changed(FINETUNE, pool.finetune).epochs
-    return changed(SUPERVISED, pool.train).epochs
+def _epochs(config: StudyConfig, model: StudyModel) -> int:
+    if model.origin == "finetuned":
+        return apply_overrides(FINETUNE, config.finetune).epochs
+    return apply_overrides(SUPERVISED, config.train).epochs
 
 
 def _state(out: Path | None, names: Sequence[str]) -> str:
-    there = [out is not None and records_file(out, name).is_file() for name in names]
-    if all(there):
+    n_there = sum(out is not None and records_file(out, name).is_file() for name in names)
+    if n_there == len(names):
         return "there"
-    return f"{sum(there)} of {len(there)} there" if any(there) else "to do"
+    return f"{n_there} of {len(names)} there" if n_there else "to do"

@@ -1,4 +1,4 @@
-"""Figure 4, the overlaps of encoded concepts, and their number against the threshold."""
+"""Figures 4 and 4b: overlaps of encoded concepts, and their number by threshold."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -6,160 +6,145 @@ from itertools import product
 
 import altair as alt
 
-from ...signatures.overlaps import overlaps
-from ..encoded import PAPER_THRESHOLD, SECOND_THRESHOLD, encoded
-from ..pool import COLUMNS, Pool, Row
-from .charts import (
-    Drawing,
-    Figure,
-    Point,
-    chart,
-    colour,
-    panels,
-    titled,
-    tooltip,
-    who,
+from ...signatures.concepts import venn_regions
+from ..results_grid import (
+    COMPARED_ROLES,
+    PAPER_THRESHOLD,
+    ROLE_TITLES,
+    SECOND_THRESHOLD,
+    FamilyRow,
+    ResultsGrid,
 )
+from . import charts
+from .charts import Chart, Figure, Point
 
-_OF_SEVERAL = ("singular", "neuron")
-"""The bases that are shown where there are several families to show."""
+_BASES = ("singular", "neuron", "random")
+_MULTI_FAMILY_BASES = ("singular", "neuron")  # shown where there are several families
+_THRESHOLDS = [step / 200 for step in range(120, 201)]
 
 
-def overlapping(pool: Pool) -> Figure | None:
-    """Figure 4, as bars: one for each region of the paper's Venn diagrams.
-
-    Args:
-        pool: The records, arranged.
-
-    Returns:
-        The figure; None where no two of a row's models were probed.
-    """
-    counted = [
-        (bars, titled(pool, row, f"Encoded: AP of {threshold:g} or more"))
-        for row, threshold in product(pool.rows, (PAPER_THRESHOLD, SECOND_THRESHOLD))
-        if (bars := _bars(pool, row, threshold))
+def venn_bars(grid: ResultsGrid) -> Figure | None:
+    """Return Figure 4: a bar for each region of the paper's Venn diagrams."""
+    by_panel = [
+        (bars, charts.panel_title(grid, row, f"Encoded at AP {threshold:g} or more"))
+        for row, threshold in product(grid.rows, (PAPER_THRESHOLD, SECOND_THRESHOLD))
+        if (bars := _bars(grid, row, threshold))
     ]
-    if not counted:
+    if not by_panel:
         return None
-    longest = max(bar["Concepts"] for bars, _ in counted for bar in bars)
-    charts = [_regions(bars, longest, title) for bars, title in counted]
+    longest = max(bar["Concepts"] for bars, _ in by_panel for bar in bars)
+    plots = [_venn_panel(bars, longest, title) for bars, title in by_panel]
     text = (
-        "Each bar counts the concepts that exactly these models encode along some singular "
+        "Each bar counts the concepts that exactly these models encode along at least one "
+        "singular direction. Every concept is counted once."
     )
-    text += "direction; every concept is counted once. "
-    if "untrained" in pool.columns:
-        text += "The pale part, in brackets, is what the untrained control encodes as well."
+    if "untrained" in grid.roles:
+        text += " Pale, and in brackets: those that the untrained control encodes as well."
     return Figure(
-        "4",
-        "Concepts that the models' encoded sets share",
-        text.strip(),
-        panels(charts, columns=(2, 1)),
+        "4", "Concepts that several models encode", text, charts.panels(plots, columns=(2, 1))
     )
 
 
-def _bars(pool: Pool, row: Row, threshold: float) -> list[Point]:
-    """The regions of one row's Venn diagram, as bars from the largest choice of models."""
-    compared = [c for c in ("zero-shot", "finetuned", "supervised") if c in row.models]
-    sets = {c: encoded(pool, row.models[c], threshold=threshold) for c in compared}
-    sets = {column: held for column, held in sets.items() if held is not None}
-    if len(sets) < 2:
+def _bars(grid: ResultsGrid, row: FamilyRow, threshold: float) -> list[Point]:
+    """Return the regions of one row's Venn diagram, the intersection of all first."""
+    encoded = {
+        role: concepts
+        for role in (*COMPARED_ROLES, "untrained")
+        if (model := row.models.get(role))
+        and (concepts := grid.encoded_concepts(model, threshold=threshold)) is not None
+    }
+    control = encoded.pop("untrained", frozenset[str]())
+    if len(encoded) < 2:
         return []
-    control = encoded(pool, row.models.get("untrained", ""), threshold=threshold)
-    return [_bar(names, held, control) for names, held in overlaps(sets).items()]
+    regions = venn_regions(encoded)
+    return [_bar(roles, concepts, control) for roles, concepts in regions.items()]
 
 
-def _bar(
-    names: Sequence[str], held: frozenset[str], control: frozenset[str] | None
-) -> Point:
-    words = "All three" if len(names) == 3 else " + ".join(COLUMNS[name] for name in names)
-    shared = len(held & (control or frozenset()))
-    text = f"{len(held)} ({shared})" if control and held else f"{len(held)}"
+def _bar(roles: Sequence[str], concepts: frozenset[str], control: frozenset[str]) -> Point:
+    region = " + ".join(ROLE_TITLES[role] for role in roles)
+    if len(roles) == len(COMPARED_ROLES):
+        region = "All three"
+    shared = len(concepts & control)
+    text = f"{len(concepts)} ({shared})" if control and concepts else f"{len(concepts)}"
     return {
-        "Region": words + " only" if len(names) == 1 else words,
-        "Concepts": len(held),
+        "Region": region + " only" * (len(roles) == 1),
+        "Concepts": len(concepts),
         "Untrained too": shared,
         "Text": text,
     }
 
 
-def _regions(bars: Sequence[Point], longest: int, title: alt.Title) -> Drawing:
-    ends = alt.Scale(domain=[0, max(longest, 1) * 1.3], nice=False)
-    order = [bar["Region"] for bar in bars]
-    y = alt.Y("Region:N", sort=order, title=None, axis=alt.Axis(labelLimit=180))
+def _venn_panel(bars: Sequence[Point], longest: int, title: alt.Title) -> Chart:
+    regions = [bar["Region"] for bar in bars]
+    y = alt.Y("Region:N", sort=regions, title=None, axis=alt.Axis(labelLimit=180))
+    scale = alt.Scale(domain=[0, max(longest, 1) * 1.3], nice=False)
     axis = alt.Axis(tickMinStep=1, tickCount=5, grid=False)
-    x = alt.X("Concepts:Q", scale=ends, title="Concepts", axis=axis)
-    drawn = chart(bars).encode(y=y, tooltip=tooltip("Region", "Concepts", "Untrained too"))
-    whole = drawn.mark_bar(style="bar").encode(x=x)
-    control = drawn.mark_bar(style="pale").encode(
-        x=alt.X("Untrained too:Q", title="Concepts")
+    x = alt.X("Concepts:Q", scale=scale, title="Concepts", axis=axis)
+    base = charts.chart(bars).encode(
+        y=y, tooltip=charts.tooltip("Region", "Concepts", "Untrained too")
     )
-    text = drawn.mark_text(align="left", dx=5).encode(x=x, text="Text:N")
-    return alt.layer(whole, control, text).properties(width=360, height=210, title=title)
+    control_x = alt.X("Untrained too:Q", title="Concepts")
+    return alt.layer(
+        base.mark_bar(style="bar").encode(x=x),
+        base.mark_bar(style="pale").encode(x=control_x),
+        base.mark_text(align="left", dx=5).encode(x=x, text="Text:N"),
+    ).properties(width=360, height=210, title=title)
 
 
-def thresholds(pool: Pool) -> Figure | None:
-    """How many concepts are encoded, against the threshold: in each basis that was probed.
-
-    Args:
-        pool: The records, arranged.
-
-    Returns:
-        The figure; None where no average precision was measured.
-    """
-    probed = [
-        record.setting
-        for _, _, model in pool.models()
-        for record in pool.all(model, "best_average_precision")
+def threshold_figure(grid: ResultsGrid) -> Figure | None:
+    """Return Figure 4b: unique concepts by threshold, in each basis that was probed."""
+    bases = _BASES if len(grid.rows) == 1 else _MULTI_FAMILY_BASES
+    by_panel = [
+        (points, charts.panel_title(grid, row, f"Directions: the {basis} basis"))
+        for row, basis in product(grid.rows, bases)
+        if (points := _threshold_points(grid, row, basis))
     ]
-    alone = len(pool.rows) == 1
-    bases = [one for one in dict.fromkeys(probed) if alone or one in _OF_SEVERAL]
-    counted = [
-        (row, basis, points)
-        for row in pool.rows
-        for basis in bases
-        if (points := _counted(pool, row, basis))
-    ]
-    if not counted:
+    if not by_panel:
         return None
-    most = max(point["Concepts"] for *_, points in counted for point in points)
-    charts = [
-        _counts(pool, points, most, titled(pool, row, f"Directions: the {basis} basis"))
-        for row, basis, points in counted
-    ]
+    largest = max(point["Concepts"] for points, _ in by_panel for point in points)
+    plots = [_threshold_panel(grid, points, largest, title) for points, title in by_panel]
     return Figure(
         "4b",
-        "Unique concepts against the threshold",
-        "How many concepts have, along their best direction, an average precision of at "
-        "least the threshold. The upright dashes are the paper's two thresholds. Where "
-        "lines cross, the choice of a threshold decides who encodes more.",
-        panels(charts, columns=(min(len(bases), 3), 1)),
+        "Unique concepts by threshold",
+        "Number of concepts whose best direction has an average precision of the threshold "
+        "or more. The dashed vertical lines are the paper's two thresholds. Where lines cross, "
+        "the choice of the threshold decides which model encodes more.",
+        charts.panels(plots, columns=(min(len(plots), len(bases)), 1)),
     )
 
 
-def _counted(pool: Pool, row: Row, basis: str) -> list[Point]:
+def _threshold_points(grid: ResultsGrid, row: FamilyRow, basis: str) -> list[Point]:
     points: list[Point] = []
-    for column, model in row.models.items():
-        best = pool.all(model, "best_average_precision", setting=basis)
-        ordered = sorted(record.value for record in best)
+    fields = {"basis": basis, "variant": ""}
+    for role, model in row.models.items():
+        records = grid.records(model, "best_average_precision", **fields)
+        values = sorted(record.value for record in records)
         points += [
-            {**who(column, model), "Threshold": threshold, "Concepts": count}
-            for threshold in (step / 200 for step in range(120, 201))
-            if ordered
-            for count in [len(ordered) - bisect_left(ordered, threshold)]
+            {
+                **charts.identity_fields(role, model),
+                "Threshold": threshold,
+                "Concepts": len(values) - bisect_left(values, threshold),
+            }
+            for threshold in _THRESHOLDS
+            if values
         ]
     return points
 
 
-def _counts(pool: Pool, points: Sequence[Point], most: int, title: alt.Title) -> Drawing:
-    ends = alt.Scale(domain=[0.6, 1.0], nice=False)
-    axis = alt.Axis(values=[0.6, 0.7, 0.8, 0.85, 0.9, 1.0], labelFlush=False)
-    x = alt.X("Threshold:Q", scale=ends, title="Threshold of the AP", axis=axis)
-    up = alt.Scale(domain=[0, max(most, 1)], nice=True)
-    y = alt.Y("Concepts:Q", title="Unique concepts", scale=up)
-    drawn = chart(points).encode(x=x, y=y, color=colour(pool), detail="Model:N")
-    line = drawn.mark_line(strokeWidth=2).encode(
-        tooltip=tooltip("Model", "Threshold", "Concepts")
+def _threshold_panel(
+    grid: ResultsGrid, points: Sequence[Point], largest: int, title: alt.Title
+) -> Chart:
+    x = alt.X(
+        "Threshold:Q",
+        scale=alt.Scale(domain=[0.6, 1.0], nice=False),
+        title="Threshold of the AP",
+        axis=alt.Axis(values=[0.6, 0.7, 0.8, 0.85, 0.9, 1.0], labelFlush=False),
     )
-    paper = chart([{"Threshold": t} for t in (SECOND_THRESHOLD, PAPER_THRESHOLD)])
+    y_scale = alt.Scale(domain=[0, max(largest, 1)], nice=True)
+    y = alt.Y("Concepts:Q", title="Unique concepts", scale=y_scale)
+    base = charts.chart(points).encode(x=x, y=y, color=charts.role_color(grid), detail="Model:N")
+    tooltips = charts.tooltip("Model", "Threshold", "Concepts")
+    line = base.mark_line(strokeWidth=2).encode(tooltip=tooltips)
+    paper = charts.chart([{"Threshold": t} for t in (SECOND_THRESHOLD, PAPER_THRESHOLD)])
     rule = paper.mark_rule(style="quiet", strokeDash=[5, 4]).encode(x=x)
     return alt.layer(rule, line).properties(width=360, height=230, title=title)

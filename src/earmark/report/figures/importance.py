@@ -1,4 +1,4 @@
-"""Figures 2 and 7: the importance of every singular direction."""
+"""Figures 2 and 7: importance of every singular direction."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -7,148 +7,115 @@ from typing import TypeAlias
 
 import altair as alt
 
-from ..pool import COLUMNS, Pool, Row
-from .charts import (
-    Drawing,
-    Figure,
-    Point,
-    apart,
-    chart,
-    colour,
-    log_axis,
-    marker,
-    panels,
-    titled,
-    tooltip,
-    who,
-)
-from .strips import STEP, spread, strip
+from ..results_grid import ROLE_TITLES, FamilyRow, ResultsGrid
+from . import charts
+from .charts import Chart, Figure, Point
+from .strip_plot import MIN_MARK_DISTANCE, direction_points, strip_plot
 
-Ends: TypeAlias = Mapping[str, tuple[float, float]]
-"""The ends of the axes, by field: the same for all panels, which can so be compared."""
+AxisDomains: TypeAlias = Mapping[str, tuple[float, float]]
+"""Ends of the axes by field, the same for all panels."""
 
-WIDTH, HEIGHT = 360, 250
-SETTINGS = {"": "As the paper measures it", "gauge-fixed": "Class-constant logits removed"}
-_SHOWN = tooltip("Model", "Role", "Direction", numbers=("Rank", "Importance", "Ratio"))
+PANEL_WIDTH, PANEL_HEIGHT = 360, 250
+VARIANT_TITLES = {"": "As in the paper", "class-centered": "Class-centered"}
+_TOOLTIP = charts.tooltip("Model", "Role", "Direction", numbers=("Rank", "Importance", "Ratio"))
 
 
-def importance(pool: Pool) -> Figure | None:
-    """Figure 2: every direction against its model's mean, and of one family by rank.
-
-    Args:
-        pool: The records of the families that it shows, arranged.
-
-    Returns:
-        The figure; None where no importance above 0 was measured.
-    """
-    variants = list(product(pool.rows, SETTINGS))
-    ranked = [_ranked(pool, row, setting) for row, setting in variants]
-    drawn = [point for points in ranked for point in points]
-    if not drawn:
-        return None
-    ends = _ends(drawn)
-    charts: list[Drawing] = []
-    for (row, setting), points in zip(variants, ranked, strict=True):
-        if points:
-            title = titled(pool, row, SETTINGS[setting])
-            alone = len(pool.rows) == 1
-            charts += [_ranks(pool, points, ends, title)] if alone else []
-            charts.append(_strip(pool, points, ends, title))
-    return Figure(
-        "2",
-        "The importance of every singular direction",
-        _caption(pool),
-        panels(charts, columns=(2, 1)),
-    )
-
-
-def importance_of_all(pool: Pool) -> Figure | None:
-    """Figure 7: the zero-shot and the finetuned model of every family.
-
-    Args:
-        pool: The records, arranged.
-
-    Returns:
-        The figure; None where no family has a group, or no importance was measured.
-    """
-    grouped = pool.only(sorted(pool.groups - {""}))
-    shown = grouped.of_columns(("zero-shot", "finetuned"))
-    ranked = [(row, _ranked(shown, row, "")) for row in shown.rows]
-    drawn = [point for _, points in ranked for point in points]
-    if not drawn:
-        return None
-    ends = _ends(drawn)
-    charts = [
-        _strip(shown, points, ends, alt.Title(row.label))
-        for row, points in ranked
-        if points
+def importance_figure(grid: ResultsGrid) -> Figure | None:
+    """Return Figure 2: every direction relative to the mean; of one family by rank too."""
+    by_panel = [
+        (charts.panel_title(grid, row, title), points)
+        for row, (variant, title) in product(grid.rows, VARIANT_TITLES.items())
+        if (points := _row_points(grid, row, variant))
     ]
+    if not by_panel:
+        return None
+    ends = _axis_domains([point for _, points in by_panel for point in points])
+    plots: list[Chart] = []
+    for title, points in by_panel:
+        if len(grid.rows) == 1:
+            plots.append(_rank_panel(grid, points, ends, title))
+        plots.append(_strip_panel(grid, points, ends, title))
+    spec = charts.panels(plots, columns=(2, 1))
+    return Figure("2", "Importance of every singular direction", _caption(grid), spec)
+
+
+def all_families_importance_figure(grid: ResultsGrid) -> Figure | None:
+    """Return Figure 7: the zero-shot and finetuned models of all families with a group."""
+    grouped = grid.filter_groups(sorted(grid.groups - {""}))
+    grouped = grouped.select_roles(("zero-shot", "finetuned"))
+    by_row = [(row, points) for row in grouped.rows if (points := _row_points(grouped, row, ""))]
+    if not by_row:
+        return None
+    ends = _axis_domains([point for _, points in by_row for point in points])
+    plots = [_strip_panel(grouped, points, ends, alt.Title(row.label)) for row, points in by_row]
     return Figure(
         "7",
-        "The importance of every singular direction, for every family",
-        "As the paper measures it, in multiples of each model's mean importance (the "
-        "upright line), with the largest as a number. Supervised models are in Figure 2.",
-        panels(charts, columns=(3, 2, 1)),
+        "Importance of every singular direction, for every family",
+        "As in the paper, in multiples of each model's mean importance (the vertical line). "
+        "The number is the largest. Figure 2 has the supervised models.",
+        charts.panels(plots, columns=(3, 2, 1)),
     )
 
 
-def _ends(points: Sequence[Point]) -> Ends:
-    return {
-        field: (min(point[field] for point in points) / 1.6, most * room)
-        for field, room in (("Importance", 1.6), ("Ratio", 7.0), ("Rank", 1.15))
-        for most in [max(point[field] for point in points)]
-    }
+def _axis_domains(points: Sequence[Point]) -> AxisDomains:
+    domains: dict[str, tuple[float, float]] = {}
+    for field, room in (("Importance", 1.6), ("Ratio", 7.0), ("Rank", 1.15)):
+        values = [point[field] for point in points]
+        domains[field] = (min(values) / 1.6, max(values) * room)
+    return domains
 
 
-def _caption(pool: Pool) -> str:
-    zeros = sum(
-        record.value <= 0
-        for _, _, model in pool.models()
-        for record in pool.all(model, "importance")
-    )
-    first = "First by rank; then in" if len(pool.rows) == 1 else "In"
+def _caption(grid: ResultsGrid) -> str:
+    n_zero = sum(record.value <= 0 for record in grid.all_records("importance"))
+    first = "First by rank, then in" if len(grid.rows) == 1 else "In"
     text = (
-        f"Every direction is one mark, but for those that fall on another's. {first} "
-        "multiples of their model's mean (the upright line), with the largest as a number. "
-        "One privileged direction would stand apart from the others, far to the right. "
+        f"Each mark is a direction; marks that fall on another are left out. {first} "
+        "multiples of the model's mean importance (the vertical line). The number is the "
+        "largest: a privileged direction stands far to the right of all others. "
+        "Class-centered: the mean over classes is subtracted from the head."
     )
-    if zeros:
-        text += f"Not drawn, since 0 has no place on a log scale: {zeros} of importance 0."
-    return text.strip()
+    if n_zero:
+        text += f" A log scale has no 0: {n_zero} directions of importance 0 are not drawn."
+    return text
 
 
-def _ranked(pool: Pool, row: Row, setting: str) -> list[Point]:
+def _row_points(grid: ResultsGrid, row: FamilyRow, variant: str) -> list[Point]:
     return [
         point
-        for column, model in row.models.items()
-        for point in spread(pool, model, who(column, model), setting=setting)
+        for role, model in row.models.items()
+        for point in direction_points(
+            grid, model, charts.identity_fields(role, model), variant=variant
+        )
     ]
 
 
-def _ranks(pool: Pool, points: Sequence[Point], ends: Ends, title: alt.Title) -> Drawing:
-    x = alt.X("Rank:Q", title="Rank (log scale)", **log_axis(ends["Rank"]))
-    y = alt.Y(
-        "Importance:Q", title="Importance (log scale)", **log_axis(ends["Importance"])
-    )
+def _rank_panel(
+    grid: ResultsGrid, points: Sequence[Point], ends: AxisDomains, title: alt.Title
+) -> Chart:
+    x = alt.X("Rank:Q", title="Rank (log scale)", **charts.log_axis(ends["Rank"]))
+    y = alt.Y("Importance:Q", title="Importance (log scale)", **charts.log_axis(ends["Importance"]))
 
-    def place(point: Point) -> object:
+    def position(point: Point) -> object:
         steps = (
-            round(log(point[field]) * size / log(high / low) / STEP)
-            for field, size in (("Rank", WIDTH), ("Importance", HEIGHT))
+            round(log(point[field]) * size / log(high / low) / MIN_MARK_DISTANCE)
+            for field, size in (("Rank", PANEL_WIDTH), ("Importance", PANEL_HEIGHT))
             for low, high in [ends[field]]
         )
         return (point["Model"], *steps)
 
-    drawn = chart(apart(points, place)).encode(x=x, y=y, color=colour(pool))
-    line = drawn.mark_line(strokeWidth=1, opacity=0.5)
-    dots = drawn.mark_point(filled=False, size=22, strokeWidth=1, opacity=0.9, aria=False)
-    dots = dots.encode(shape=marker(pool), tooltip=_SHOWN)
-    return alt.layer(line, dots).properties(width=WIDTH, height=HEIGHT, title=title)
+    base = charts.chart(charts.drop_overplotted(points, position))
+    base = base.encode(x=x, y=y, color=charts.role_color(grid))
+    line = base.mark_line(strokeWidth=1, opacity=0.5)
+    dots = base.mark_point(filled=False, size=22, strokeWidth=1, opacity=0.9, aria=False)
+    dots = dots.encode(shape=charts.role_marker(grid), tooltip=_TOOLTIP)
+    return alt.layer(line, dots).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT, title=title)
 
 
-def _strip(pool: Pool, points: Sequence[Point], ends: Ends, title: alt.Title) -> Drawing:
-    order = [COLUMNS[column] for column in pool.columns]
-    y = alt.Y("Role:N", sort=order, title=None, axis=alt.Axis(labelLimit=0))
-    drawn = strip(points, ends["Ratio"], y, colour(pool), _SHOWN)
+def _strip_panel(
+    grid: ResultsGrid, points: Sequence[Point], ends: AxisDomains, title: alt.Title
+) -> Chart:
+    titles = [ROLE_TITLES[role] for role in grid.roles]
+    y = alt.Y("Role:N", sort=titles, title=None, axis=alt.Axis(labelLimit=0))
+    plot = strip_plot(points, ends["Ratio"], y, charts.role_color(grid), _TOOLTIP)
     height = max(90, 50 * len({point["Role"] for point in points}))
-    return drawn.properties(width=WIDTH, height=height, title=title)
+    return plot.properties(width=PANEL_WIDTH, height=height, title=title)

@@ -4,162 +4,140 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from ..judging import TRIO
-from ..numbers import percent, with_interval
-from ..numbers import points as in_points
-from ..palette import ORDERS
-from ..pool import COLUMNS, Pool, Row
-from .charts import (
-    Drawing,
-    Figure,
-    Point,
-    chart,
-    colour,
-    marker,
-    panels,
-    percent_axis,
-    points_axis,
-    rounded,
-    span,
-    titled,
-    tooltip,
-    who,
-)
+from ...quantities import QUANTITIES
+from ..formatting import format_estimate, format_percent, quantity_formatter
+from ..results_grid import COMPARED_ROLES, ROLE_TITLES, FamilyRow, ResultsGrid
+from . import charts
+from .charts import Chart, Figure, Point
+from .theme import ORDER_COLORS
 
-PAPERS = "singular"
-_LABELS = {
-    PAPERS: "Singular values (the paper)",
+PAPER_ORDER = "singular"
+ORDER_TITLES = {
+    PAPER_ORDER: "Singular values (the paper)",
     "importance": "Importance",
-    "singular, gauge-fixed": "Singular values, gauge-fixed",
+    "singular-centered": "Singular values, class-centered",
     "pca": "PCA",
     "reduced-rank": "Reduced-rank regression",
     "random": "Random",
 }
-"""What directions are ranked by, the weakest being removed first."""
-_DASHES = [[1, 0], [6, 2], [6, 2, 2, 2], [1, 0], [4, 3], [2, 2]]
-_SHOWN = tooltip("Model", "Role", "Order", "Removed", "Value")
-_POINTS = "Effective robustness (points)"
-_MEASURES = (
-    ("Accuracy on ImageNet", {"quantity": "pruned_accuracy", "dataset": "imagenet"}),
-    ("Mean accuracy on the shifts", {"quantity": "pruned_accuracy", "dataset": "shifts"}),
-    (_POINTS, {"quantity": "pruned_effective_robustness"}),
-)
-_SHIFTED = _MEASURES[1][0]
-"""Of the models of several families this alone is shown in every order."""
+_ORDER_DASHES = [[1, 0], [6, 2], [6, 2, 2, 2], [1, 0], [4, 3], [2, 2]]
+_TOOLTIP = charts.tooltip("Model", "Role", "Order", "Removed", "Value")
+_SHIFTS_TITLE = "Mean accuracy on the shifts"  # of several families, all orders of it alone
+_MEASURES = {
+    "Accuracy on ImageNet": ("pruned_accuracy", {"dataset": "imagenet"}),
+    _SHIFTS_TITLE: ("pruned_accuracy", {"dataset": "shifts"}),
+    "Effective robustness (points)": ("pruned_effective_robustness", {}),
+}
 
 
-def pruning(pool: Pool, *, number: str = "3", whose: str = "") -> Figure | None:
-    """Figures 3, 8 and 9: in the paper's order, and each model in every order.
-
-    Args:
-        pool: The records of the families that it shows, arranged.
-        number: Which of the figures.
-        whose: Of which families, for the title.
-
-    Returns:
-        The figure; None where nothing was pruned.
-    """
-    measured = {label: _curves(pool, wanted) for label, wanted in _MEASURES}
-    charts: list[Drawing] = []
-    for row in pool.rows:
-        charts += _by_role(pool, row, measured) + _by_order(pool, row, measured)
-    if not charts:
+def pruning_figure(grid: ResultsGrid, *, number: str = "3", sets: str = "") -> Figure | None:
+    """Return Figure 3, 8 or 9 (``large`` or ``small`` sets); None where nothing was pruned."""
+    curves = {title: _curves(grid, *measure) for title, measure in _MEASURES.items()}
+    plots = [
+        panel
+        for row in grid.rows
+        for panel in (*_role_panels(grid, row, curves), *_order_panels(grid, row, curves))
+    ]
+    if not plots:
         return None
     return Figure(
         number,
-        f"Accuracy and effective robustness as directions are removed{whose}",
-        "First each model with the smallest singular values removed first, as in the "
-        "paper, with 95 % intervals; then model by model, with directions ranked in other "
-        "ways and as many kept: what any of them reaches, the singular directions are not "
-        "needed for (random is one rotation; the intervals of these are in the records). "
-        "The upright dashes are at 80 %: the paper removes that many for free.",
-        panels(charts, columns=(3, 1) if len(charts) % 3 == 0 else (2, 1)),
+        "Accuracy and effective robustness as directions are removed"
+        + (f", {sets} pretraining sets" if sets else ""),
+        "First panels: the smallest singular values are removed first, as in the paper, "
+        "with 95 % intervals. Further panels: other orders and other directions of one model, "
+        "with as many kept (random: one rotation; the records have intervals). If another "
+        "order keeps as much accuracy, singular directions are not special. The dashed "
+        "vertical line is at 80 %, which the paper removes without a substantial loss.",
+        charts.panels(plots, columns=(3, 1) if len(plots) % 3 == 0 else (2, 1)),
     )
 
 
-def _by_role(pool: Pool, row: Row, measured: Mapping[str, list[Point]]) -> list[Drawing]:
-    """A panel for each measure: the models of a row, in the paper's order."""
+def _role_panels(
+    grid: ResultsGrid, row: FamilyRow, curves: Mapping[str, list[Point]]
+) -> list[Chart]:
+    """Return a panel for each measure: the models of a row, in the paper's order."""
     models = set(row.models.values())
-    charts: list[Drawing] = []
-    for label, points in measured.items():
-        held = [p for p in points if p["Model"] in models and p["Order"] == _LABELS[PAPERS]]
-        if held:
-            x, y, low = _axes(label, points)
-            drawn = chart(held).encode(x=x, color=colour(pool), detail="Model:N")
-            band = drawn.mark_area(opacity=0.15).encode(y=low, y2="high:Q")
-            line = drawn.mark_line(strokeWidth=1.5).encode(y=y)
-            dots = drawn.mark_point(filled=True, size=26, opacity=1)
-            dots = dots.encode(y=y, shape=marker(pool), tooltip=_SHOWN)
-            charts.append(_panel(x, [band, line, dots], titled(pool, row, label)))
-    return charts
+    plots: list[Chart] = []
+    for measure, points in curves.items():
+        title = ORDER_TITLES[PAPER_ORDER]
+        of_row = [p for p in points if p["Model"] in models and p["Order"] == title]
+        if of_row:
+            x, y, low = _axes(measure, points)
+            base = charts.chart(of_row).encode(x=x, color=charts.role_color(grid), detail="Model:N")
+            band = base.mark_area(opacity=0.15).encode(y=low, y2="high:Q")
+            line = base.mark_line(strokeWidth=1.5).encode(y=y)
+            dots = base.mark_point(filled=True, size=26, opacity=1)
+            dots = dots.encode(y=y, shape=charts.role_marker(grid), tooltip=_TOOLTIP)
+            plots.append(_panel(x, [band, line, dots], charts.panel_title(grid, row, measure)))
+    return plots
 
 
-def _by_order(pool: Pool, row: Row, measured: Mapping[str, list[Point]]) -> list[Drawing]:
-    """A panel for each model of a row, every order in it; of one row, for each measure."""
-    alone = len(pool.rows) == 1
-    charts: list[Drawing] = []
-    for column in pool.columns if alone else TRIO:
-        for label in measured if alone else [_SHIFTED]:
-            points = measured[label]
-            held = [p for p in points if p["Model"] == row.models.get(column)]
-            if len({p["Order"] for p in held}) > 1:
-                x, y, _ = _axes(label, points)
-                drawn = chart(held).encode(x=x, y=y, stroke=_stroke(), strokeDash=_dash())
-                line = drawn.mark_line(strokeWidth=1.6)
-                # Lines have no tooltips of their own where the pointer is.
-                dots = drawn.mark_point(size=40, opacity=0).encode(tooltip=_SHOWN)
-                title = titled(pool, row, f"{COLUMNS[column]}: {_lowered(label)}")
-                charts.append(_panel(x, [line, dots], title))
-    return charts
+def _order_panels(
+    grid: ResultsGrid, row: FamilyRow, curves: Mapping[str, list[Point]]
+) -> list[Chart]:
+    """Return a panel for each model of a row: its directions in every order."""
+    is_alone = len(grid.rows) == 1
+    plots: list[Chart] = []
+    for role in grid.roles if is_alone else COMPARED_ROLES:
+        for measure in curves if is_alone else [_SHIFTS_TITLE]:
+            points = curves[measure]
+            of_model = [p for p in points if p["Model"] == row.models.get(role)]
+            if len({point["Order"] for point in of_model}) > 1:
+                x, y, _ = _axes(measure, points)
+                base = charts.chart(of_model).encode(x=x, y=y, **_order_channels())
+                line = base.mark_line(strokeWidth=1.6)
+                # Invisible dots, since lines have no tooltips where the pointer is.
+                dots = base.mark_point(size=40, opacity=0).encode(tooltip=_TOOLTIP)
+                title = f"{ROLE_TITLES[role]}: {measure[0].lower()}{measure[1:]}"
+                plots.append(_panel(x, [line, dots], charts.panel_title(grid, row, title)))
+    return plots
 
 
-def _lowered(label: str) -> str:
-    return label[0].lower() + label[1:]
-
-
-def _axes(label: str, points: Sequence[Point]) -> tuple[alt.X, alt.Y, alt.Y]:
-    """Those of a measure: the same ends for every panel of it."""
-    ends = span([0.0, *(point[end] for point in points for end in ("low", "high"))])
-    scale, across = alt.Scale(domain=list(ends), nice=False), percent_axis()
-    axis = points_axis() if label == _POINTS else percent_axis()
-    part = alt.Scale(domain=[0, 1])
-    x = alt.X("x:Q", title="Directions removed", axis=across, scale=part)
-    y, low = (
-        alt.Y(f"{name}:Q", title=None, axis=axis, scale=scale) for name in ("y", "low")
+def _axes(measure: str, points: Sequence[Point]) -> tuple[alt.X, alt.Y, alt.Y]:
+    """Return the axes of a measure, with the same ends in all of its panels."""
+    ends = charts.axis_domain([0.0, *(point[end] for point in points for end in ("low", "high"))])
+    scale = alt.Scale(domain=list(ends), nice=False)
+    unit = QUANTITIES[_MEASURES[measure][0]].unit
+    axis = charts.percent_axis(sign=unit == "fraction")
+    x = alt.X(
+        "x:Q",
+        title="Directions removed",
+        axis=charts.percent_axis(),
+        scale=alt.Scale(domain=[0, 1]),
     )
+    y, low = (alt.Y(f"{n}:Q", title=None, axis=axis, scale=scale) for n in ("y", "low"))
     return x, y, low
 
 
-def _panel(x: alt.X, layers: Sequence[Drawing], title: alt.Title) -> Drawing:
-    paper = chart([{"x": 0.8}]).mark_rule(style="quiet", strokeDash=[5, 4]).encode(x=x)
+def _panel(x: alt.X, layers: Sequence[Chart], title: alt.Title) -> Chart:
+    paper = charts.chart([{"x": 0.8}]).mark_rule(style="quiet", strokeDash=[5, 4]).encode(x=x)
     return alt.layer(paper, *layers).properties(width=240, height=210, title=title)
 
 
-def _stroke() -> alt.Stroke:
-    scale = alt.Scale(domain=list(_LABELS.values()), range=[ORDERS[key] for key in _LABELS])
+def _order_channels() -> dict[str, alt.Stroke | alt.StrokeDash]:
+    titles = list(ORDER_TITLES.values())
+    colors = alt.Scale(domain=titles, range=[ORDER_COLORS[key] for key in ORDER_TITLES])
+    dashes = alt.Scale(domain=titles, range=_ORDER_DASHES)
     legend = alt.Legend(symbolType="stroke", columns=3, labelLimit=0)
-    return alt.Stroke("Order:N", title=None, scale=scale, legend=legend)
+    return {
+        "stroke": alt.Stroke("Order:N", title=None, scale=colors, legend=legend),
+        "strokeDash": alt.StrokeDash("Order:N", title=None, scale=dashes),
+    }
 
 
-def _dash() -> alt.StrokeDash:
-    scale = alt.Scale(domain=list(_LABELS.values()), range=_DASHES)
-    return alt.StrokeDash("Order:N", title=None, scale=scale)
-
-
-def _curves(pool: Pool, wanted: Mapping[str, str]) -> list[Point]:
-    show = percent if "dataset" in wanted else in_points
+def _curves(grid: ResultsGrid, quantity: str, fields: Mapping[str, object]) -> list[Point]:
+    show = quantity_formatter(QUANTITIES[quantity])
     return [
         {
-            **who(column, model),
-            "x": record.x,
-            "y": rounded(record.value),
-            "low": rounded(record.value if record.low is None else record.low),
-            "high": rounded(record.value if record.high is None else record.high),
-            "Order": _LABELS[record.setting],
-            "Removed": percent(record.x, digits=0),
-            "Value": with_interval(record, show),
+            **charts.identity_fields(role, model),
+            "x": record.coordinate,
+            **charts.interval_fields(record),
+            "Order": ORDER_TITLES[record.variant],
+            "Removed": format_percent(record.coordinate, digits=0),
+            "Value": format_estimate(record, show),
         }
-        for _, column, model in pool.models()
-        for record in pool.all(model, **wanted)
-        if record.x is not None and record.setting in _LABELS
+        for _, role, model in grid.models()
+        for record in grid.records(model, quantity, **fields)
+        if record.coordinate is not None and record.variant in ORDER_TITLES
     ]

@@ -1,0 +1,1 @@
+"""Compiled kernels that take and return arrays."""

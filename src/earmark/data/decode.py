@@ -1,0 +1,76 @@
+"""Conversion of images of every mode to upright 8-bit RGB."""
+
+import struct
+import zlib
+
+import numpy as np
+from jaxtyping import Num
+from PIL import ExifTags, Image
+
+# by EXIF's number
+_TRANSPOSE_BY_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# of each mode of more than 8 bits, the values that may mean white, ascending
+_WHITE_LEVELS = {
+    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N"), (65_535.0,)),
+    "I": (65_535.0, 2.0**31 - 1),
+    "F": (1.0, 255.0, 65_535.0),
+}
+_MODES_VIA_RGBA = {"P", "PA", "RGBa", "La"}
+# raised by Pillow on truncated or corrupted files
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF orientation says, as RGB without alpha."""
+    # Gray images of more than 8 bits are scaled, not clipped: integers from [0, 65535], or where a
+    # 32-bit image exceeds that, from its type's range; floats from [0, 1], [0, 255], [0, 65535] or
+    # [0, their maximum].
+    transpose = _TRANSPOSE_BY_ORIENTATION.get(_read_orientation(image))
+    if transpose is not None:
+        image = image.transpose(transpose)
+    if image.mode in _WHITE_LEVELS:
+        image = Image.fromarray(_to_8_bits(np.asarray(image), _WHITE_LEVELS[image.mode]))
+    elif image.mode in _MODES_VIA_RGBA:  # else Pillow warns of a palette's transparency
+        image = image.convert("RGBA")
+    rgb = image.convert("RGB")
+    rgb.info = {}  # a remaining orientation would turn the image a second time
+    return rgb
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """Return EXIF's number, or 1 (upright) where EXIF is broken, as in some of ImageNet."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (*DECODE_ERRORS, AttributeError):
+        return 1
+
+
+def _to_8_bits(
+    values: Num[np.ndarray, "row column"], white_levels: tuple[float, ...]
+) -> Num[np.ndarray, "row column"]:
+    top = values.max().item()
+    if not np.isfinite(values).all():
+        raise ValueError("a pixel is not finite")
+    white = next((white for white in white_levels if top <= white), top)
+    scaled = values.astype(np.float64) * (255 / white)
+    return np.rint(scaled.clip(0, 255)).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""The toy world: its images, its models, and their training."""

@@ -1,0 +1,190 @@
+"""The lab's datasets on disk, in the layouts of ImageNet, its shifts and Broden."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from PIL import Image
+
+from ..._io import atomic_write
+from ...data.broden import CATEGORIES
+from ...data.imagenet import DATASETS
+from .concepts import CONCEPTS, annotate
+from .factors import CLASS_FOLDERS, Factors
+from .render import SIDE, render
+from .sampling import LAB_SHIFTS, sample_concepts, sample_id, sample_shift
+
+FORMAT_VERSION = 1  # increment when a seed's images or labels change
+MANIFEST = "lab.json"
+DEFAULT_IMAGE_COUNTS: Mapping[str, int] = MappingProxyType({
+    "imagenet": 4000,
+    **dict.fromkeys(LAB_SHIFTS, 2000),
+    "broden": 8000,
+})
+DATASET_FOLDERS: Mapping[str, str] = MappingProxyType({
+    **{name: dataset.folder for name, dataset in DATASETS.items()},
+    "broden": "broden1_224",
+})
+_IMAGES_PER_CHUNK = 250
+_INDEX_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw", *CATEGORIES)
+_LABEL_COLUMNS = ("number", "name", "category", "frequency", "coverage", "syns")
+_CATEGORY_COLUMNS = ("name", "first", "last", "count", "frequency")
+
+Advance = Callable[[int], None]
+
+
+def write_lab(
+    root: Path,
+    *,
+    seed: int = 0,
+    counts: Mapping[str, int] = DEFAULT_IMAGE_COUNTS,
+    progress: Callable[[int, int], object] | None = None,
+) -> None:
+    """Write the lab's datasets; a dataset that is there already is kept."""
+    for name, count in counts.items():
+        if name not in DATASET_FOLDERS or count < 1:
+            raise ValueError(
+                f"The lab cannot write {count} images of {name!r}; "
+                f"give at least 1 of any of {', '.join(DATASET_FOLDERS)}."
+            )
+    total, done = sum(counts.values()), 0
+
+    def advance(n_images: int) -> None:
+        nonlocal done
+        done += n_images
+        if progress:
+            progress(done, total)
+
+    for name, count in counts.items():
+        _write_dataset(root, name, _sample_factors(name, count, seed), advance)
+
+
+def _write_dataset(root: Path, name: str, factors: Factors, advance: Advance) -> None:
+    top, *subfolders = Path(DATASET_FOLDERS[name]).parts
+    entries = {"set": name, "images": len(factors), "world": FORMAT_VERSION}
+    manifest = json.dumps({**entries, "factors": factors.fingerprint()})
+    if _matches_manifest(root / top, manifest):
+        advance(len(factors))
+        return
+    with atomic_write(root / top) as tmp_path:
+        write = _write_concepts if name == "broden" else _write_classes
+        write(tmp_path.joinpath(*subfolders), factors, advance)
+        manifest = _with_file_count(manifest, tmp_path)
+        (tmp_path / MANIFEST).write_text(manifest, encoding="utf-8")
+
+
+def _sample_factors(name: str, count: int, seed: int) -> Factors:
+    if name == "imagenet":
+        return sample_id(count, seed=seed, split="val")
+    if name == "broden":
+        return sample_concepts(count, seed=seed)
+    return sample_shift(name, count, seed=seed)
+
+
+def _matches_manifest(folder: Path, manifest: str) -> bool:
+    """Return True if the folder holds just this dataset; refuse a user's folder."""
+    if not folder.exists():
+        return False
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileExistsError(
+            f"{folder} was not made by earmark, which will not replace it; "
+            "choose another folder for the lab."
+        )
+    return path.read_text(encoding="utf-8") == _with_file_count(manifest, folder)
+
+
+def _with_file_count(manifest: str, folder: Path) -> str:
+    """Add the number of files, so that a dataset that lost one is written again."""
+    n_files = sum(len(names) for _, _, names in os.walk(folder))
+    n_files -= (folder / MANIFEST).exists()
+    return json.dumps({**json.loads(manifest), "files": n_files})
+
+
+def _write_classes(folder: Path, factors: Factors, advance: Advance) -> None:
+    folders = [folder / name for name in CLASS_FOLDERS]
+    for label in np.unique(factors.labels):
+        folders[label].mkdir(parents=True)
+
+    def write(start: int) -> int:
+        chunk = factors[start : start + _IMAGES_PER_CHUNK]
+        images = zip(render(chunk), chunk.labels, strict=True)
+        for image, (pixels, label) in enumerate(images, start):
+            _save_png(pixels, folders[label] / f"{image:05d}.png")
+        return len(chunk)
+
+    _write_in_threads(write, len(factors), advance)
+
+
+def _write_concepts(folder: Path, factors: Factors, advance: Advance) -> None:
+    (folder / "images").mkdir(parents=True)
+    coverage = np.zeros((len(factors), len(CONCEPTS) + 1))
+    rows: list[list[object]] = [[] for _ in range(len(factors))]
+
+    def write(start: int) -> int:
+        chunk = factors[start : start + _IMAGES_PER_CHUNK]
+        labels = annotate(chunk)
+        coverage[start : start + len(chunk)] = labels.coverage()
+        for image, pixels in enumerate(render(chunk)):
+            name = f"{start + image:05d}"
+            masks = {"color": labels.colors[image], "object": labels.shapes[image]}
+            _save_png(pixels, folder / "images" / f"{name}.png")
+            for category, mask in masks.items():
+                path = folder / "images" / f"{name}_{category}.png"
+                _save_png(_encode_as_rgb(mask), path)
+            rows[start + image] = _index_row(name, masks, labels.image_labels[image])
+        return len(chunk)
+
+    _write_in_threads(write, len(factors), advance)
+    _write_table(folder / "index.csv", _INDEX_COLUMNS, rows)
+    _write_labels(folder, coverage)
+
+
+def _index_row(name: str, masks: Iterable[str], image_labels: np.ndarray) -> list[object]:
+    cells = {category: [f"{name}_{category}.png"] for category in masks}
+    for number in image_labels[image_labels > 0].tolist():
+        cells.setdefault(CONCEPTS[number - 1][1], []).append(str(number))
+    split = "val" if int(name) % 10 >= 7 else "train"  # three tenths, as in Broden
+    labels = [";".join(cells.get(category, [])) for category in CATEGORIES]
+    return [f"{name}.png", split, SIDE, SIDE, SIDE, SIDE, *labels]
+
+
+def _write_labels(folder: Path, coverage: np.ndarray) -> None:
+    frequency, total = (coverage > 0).sum(axis=0), coverage.sum(axis=0)
+    labels: list[tuple[object, ...]] = []
+    numbers: dict[str, list[int]] = {category: [] for category in CATEGORIES}
+    for number, (name, category) in enumerate(CONCEPTS, start=1):
+        n = frequency[number]
+        labels.append((number, name, f"{category}({n})", n, total[number], ""))
+        numbers[category].append(number)
+    _write_table(folder / "label.csv", _LABEL_COLUMNS, labels)
+    categories = [
+        (category, own[0], own[-1], len(own), frequency[own].sum())
+        for category, own in numbers.items()
+    ]
+    _write_table(folder / "category.csv", _CATEGORY_COLUMNS, categories)
+
+
+def _write_in_threads(write: Callable[[int], int], n_images: int, advance: Advance) -> None:
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        for n in executor.map(write, range(0, n_images, _IMAGES_PER_CHUNK)):
+            advance(n)
+
+
+def _save_png(pixels: np.ndarray, path: Path) -> None:
+    Image.fromarray(pixels).save(path, compress_level=1)
+
+
+def _encode_as_rgb(mask: np.ndarray) -> np.ndarray:
+    """Encode label numbers as Broden does: red + 256 green."""
+    return np.stack([mask % 256, mask // 256, 0 * mask], axis=-1).astype(np.uint8)
+
+
+def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])

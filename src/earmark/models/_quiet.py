@@ -1,0 +1,63 @@
+"""Suppressed output of other libraries, and their errors in one line."""
+
+import logging
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+
+_NOISY_LOGGERS = ("timm", "huggingface_hub", "transformers", "torch.hub")
+_MAX_LENGTH = 200
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message in one line of limited length, or its type's name."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= _MAX_LENGTH else f"{line[: _MAX_LENGTH - 4]} ..."
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Suppress warnings and log records, and restore the random state afterwards."""
+    # Errors that libraries log under their own names still reach a program's handlers.
+    with _log_errors_only(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.random.fork_rng(devices=[]):
+            yield
+
+
+def _reject_record(_: logging.LogRecord) -> bool:
+    return False
+
+
+@contextmanager
+def _log_errors_only() -> Generator[None]:
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)  # or else logging gives the root a handler of its own
+    root.addFilter(_reject_record)
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        root.removeFilter(_reject_record)
+        root.removeHandler(handler)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def download_errors(model_name: str, *, alternative: str) -> Generator[None]:
+    """Turn a library's error into a one-line ValueError that names a local alternative."""
+    try:
+        with quiet():
+            yield
+    except (OSError, RuntimeError) as error:
+        reason = one_line(error).rstrip(".")
+        raise ValueError(
+            f"The weights of {model_name} could not be downloaded ({reason}); without a "
+            f"network, give a local copy as {alternative}."
+        ) from error

@@ -1,0 +1,367 @@
+"""Models of OpenCLIP, and checkpoints finetuned from them, as classifiers.
+
+References:
+    Ilharco et al., OpenCLIP, 2021. https://doi.org/10.5281/zenodo.5143773
+    Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
+    ICML 2021. https://arxiv.org/abs/2103.00020
+"""
+
+import json
+import warnings
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
+from ._quiet import download_errors, one_line, quiet
+from .checkpoints import load_weights, read_state_dict, split_finetuned_checkpoint
+from .classifier import Classifier, EncoderSpec, Head, Role, TextTower, update_digest
+from .head_extraction import class_names
+from .preprocessing import Preprocessing
+from .size import ModelSize, build_without_memory, count_values, module_size
+
+_HUB_PREFIX, _FOLDER_PREFIX = "hf-hub:", "local-dir:"
+_OPENAI_SIZE_KEYS = ("input_resolution", "context_length", "vocab_size")
+_FIXED_VISION_CONFIG = {"output_tokens": False, "timm_model_pretrained": False}
+_QUICKGELU_SUFFIX = "-quickgelu"
+_TOKENIZER_PROBE = "A photo of the 3 Geese' caf\u00e9, isn't it?"
+_LENGTH_MULTIPLE = 4  # tokens that batches of texts are padded to a multiple of
+
+
+def load_open_clip(name: str, pretrained: str | None = None) -> Classifier:
+    """Load a model of OpenCLIP by architecture and tag or file, on the CPU in float32."""
+    # A checkpoint of WiSE-FT's code has no text tower and has its own head; one of FLYP's has both
+    # towers. A file has neither its preprocessing nor its activation function: the first is taken
+    # from the tags of its architecture where these agree; the second is the architecture's, which
+    # for what was finetuned from OpenAI's weights must end in -quickgelu. The constant bias that
+    # SigLIP adds to all logits is left out, since it changes no prediction.
+    loaded = _load(name, pretrained)
+    config, model = loaded.config, loaded.model
+    head = loaded.head or Head(torch.zeros(0, config["embed_dim"]), normalizes=True)
+    if head.weight.shape[1] != config["embed_dim"]:
+        raise ValueError(
+            f"The head in {pretrained} reads {head.weight.shape[1]} features, but {name} "
+            f"has {config['embed_dim']}: give the checkpoint's own architecture."
+        )
+    if hasattr(model.visual, "output_tokens"):  # CoCa's tower: return only the embedding
+        model.visual.output_tokens = False
+    return Classifier(
+        name=name if pretrained is None else f"{name},{pretrained}",
+        role=loaded.role,
+        encoder=model.visual,
+        head=head,
+        classes=class_names(len(head.weight)),
+        transform=_transform(name, model.visual.preprocess_cfg),
+        backbone=Path(name.partition(":")[2]).name if ":" in name else name,
+        pretraining=loaded.pretraining,
+        text_tower=_text_tower(name, model, config) if loaded.has_text_tower else None,
+        spec=EncoderSpec("open_clip", _architecture(config)),
+    )
+
+
+def build_encoder(architecture: Mapping[str, Any]) -> nn.Module:
+    """Return an image tower with random weights, as `load_open_clip` has it."""
+    from open_clip import CLIP
+
+    text_config: Any = {"width": 8, "heads": 1, "layers": 1}
+    text_config |= {"context_length": 1, "vocab_size": 1}
+    with quiet():
+        return CLIP(**architecture, text_cfg=text_config).visual.eval()
+
+
+def build_random(name: str) -> tuple[nn.Module, Mapping[str, Any], Preprocessing]:
+    """Return a random image tower, its architecture, and OpenAI's preprocessing."""
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    config = _config(name)
+    if "hf_model_name" in config["vision_cfg"]:
+        raise ValueError(f"The image tower of {name} is on a hub: choose one such as RN50.")
+    side = config["vision_cfg"].get("image_size", 224)
+    height, width = (side, side) if isinstance(side, int) else side
+    transform = Preprocessing(height, (height, width), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    architecture = _architecture(config)
+    return build_encoder(architecture), architecture, transform
+
+
+def known_names() -> Iterable[str]:
+    """Return all architectures, and all pretrained weights as ``ARCHITECTURE,TAG``."""
+    from open_clip import list_models, list_pretrained
+
+    return [*list_models(), *(",".join(pair) for pair in list_pretrained())]
+
+
+def measure(name: str) -> ModelSize:
+    """Return the size of an architecture."""
+    from open_clip import create_model
+
+    config = _config(name := name.replace("/", "-"))
+    if "hf_model_name" in config["text_cfg"]:  # its widths are on the hub
+        return ModelSize(features=config["embed_dim"])
+    model = build_without_memory(lambda: create_model(name, device="meta", pretrained_text=False))
+    return module_size(model, config["embed_dim"], count_values(model.visual))
+
+
+@dataclass(frozen=True)
+class _LoadedModel:
+    model: Any
+    config: Mapping[str, Any]
+    pretraining: str = ""
+    head: Head | None = None
+    role: Role = "zero-shot"
+    has_text_tower: bool = True
+
+
+def _load(name: str, pretrained: str | None) -> _LoadedModel:
+    if name.startswith((_HUB_PREFIX, _FOLDER_PREFIX)):
+        if pretrained is not None:
+            raise ValueError(f"{name} brings its own weights: leave out {pretrained!r}.")
+        if name.startswith(_FOLDER_PREFIX):
+            return _load_folder(name)
+        with _fetch_errors(name, alternative=f"{_FOLDER_PREFIX}FOLDER"):
+            return _LoadedModel(_create(name, require_pretrained=True), _config(name))
+    from open_clip import is_pretrained_cfg
+
+    architecture = name.replace("/", "-")
+    if pretrained and is_pretrained_cfg(architecture, pretrained):
+        return _load_tag(architecture, pretrained)
+    return _load_file(architecture, Path(pretrained or ""))
+
+
+def _load_folder(name: str) -> _LoadedModel:
+    if not (folder := Path(name.removeprefix(_FOLDER_PREFIX))).is_dir():
+        raise FileNotFoundError(f"No folder {folder}: check the path after {_FOLDER_PREFIX}.")
+    try:
+        return _LoadedModel(_create(name, require_pretrained=True), _config(name))
+    except Exception as error:
+        raise ValueError(
+            f"{folder} holds no model that open_clip can load ({one_line(error)}): it "
+            "needs open_clip_config.json and the weights."
+        ) from error
+
+
+def _load_tag(name: str, tag: str) -> _LoadedModel:
+    from open_clip import download_pretrained, get_pretrained_cfg
+
+    _warn_activation_mismatch(name, tag)
+    with _fetch_errors(f"{name},{tag}", alternative=f"{name},PATH or {_FOLDER_PREFIX}FOLDER"):
+        download_pretrained(get_pretrained_cfg(name, tag))
+    return _LoadedModel(_build_model(name, tag), _config(name), tag)
+
+
+@contextmanager
+def _fetch_errors(model_name: str, *, alternative: str) -> Generator[None]:
+    with download_errors(model_name, alternative=alternative):
+        try:
+            yield
+        except Exception as error:  # open_clip raises errors of any type here
+            raise OSError(one_line(error)) from error
+
+
+def _load_file(name: str, path: Path) -> _LoadedModel:
+    checkpoint = read_state_dict(path)
+    state, head = split_finetuned_checkpoint(checkpoint)
+    finetuned = head is not None or state.keys() != checkpoint.keys()
+    has_text = any(key.startswith(("transformer.", "text.")) for key in state)
+    model = _build_model(name, None, force_preprocess_cfg=_common_preprocessing(name))
+    source = f"open_clip's {name}, in {path}"
+    if has_text:
+        load_weights(model, _adapt_state(state, model), model_name=source)
+    else:  # WiSE-FT deletes the text transformer, and leaves the rest of its tower
+        images = {key: state[key] for key in state if key.startswith("visual.")}
+        visual = {key[7:]: value for key, value in _adapt_state(images, model).items()}
+        load_weights(model.visual, visual, model_name=f"the image tower of {source}")
+    role = "finetuned" if finetuned else "zero-shot" if has_text else "other"
+    return _LoadedModel(model, _config(name), path.stem, head, role, has_text)
+
+
+def _config(name: str) -> dict[str, Any]:
+    from open_clip import get_model_config
+
+    return cast("dict[str, Any]", get_model_config(name))
+
+
+def _build_model(name: str, tag: str | None, **options: Any) -> Any:
+    try:
+        return _create(name, tag, **options)
+    except Exception as error:
+        raise ValueError(
+            f"open_clip could not build {name} ({one_line(error)}): its files on the hub, "
+            "such as a text tower's configuration, must be available."
+        ) from error
+
+
+def _create(name: str, tag: str | None = None, **options: Any) -> Any:
+    from open_clip import create_model
+
+    with quiet():
+        model = create_model(name, tag, pretrained_text=False, weights_only=True, **options)
+    return model.eval()
+
+
+def _warn_activation_mismatch(name: str, tag: str) -> None:
+    from open_clip import get_pretrained_cfg, is_pretrained_cfg
+
+    weights = bool(get_pretrained_cfg(name, tag).get("quick_gelu", False))
+    if weights == _config(name).get("quick_gelu", False):
+        return
+    gelu = {True: "QuickGELU", False: "GELU"}
+    plain = name.removesuffix(_QUICKGELU_SUFFIX)
+    variant = plain if plain != name else f"{name}{_QUICKGELU_SUFFIX}"
+    tagged = is_pretrained_cfg(variant, tag)
+    remedy = f"load {variant},{tag}" if tagged else "check its accuracy"
+    warnings.warn(
+        f"{name},{tag} runs with {gelu[not weights]}, but its weights were trained with "
+        f"{gelu[weights]}: {remedy}.",
+        stacklevel=5,
+    )
+
+
+def _common_preprocessing(name: str) -> dict[str, Any]:
+    """Return the preprocessing of an architecture's tags if all agree, or nothing."""
+    from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    tags = list_pretrained_tags_by_model(name)
+    configs = [get_pretrained_cfg(name, tag) for tag in tags]
+    options = [{key: config.get(key) for key in keys} for config in configs]
+    return options[0] if options and all(rest == options[0] for rest in options) else {}
+
+
+def _adapt_state(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Convert a checkpoint's weights to the model's names, as open_clip does."""
+    from open_clip import model as layouts
+    from open_clip.convert import convert_state_dict
+
+    weights = {name: part for name, part in state.items() if name not in _OPENAI_SIZE_KEYS}
+    adapted: dict[str, Tensor] = convert_state_dict(model, weights)
+    if "positional_embedding" in adapted and not hasattr(model, "positional_embedding"):
+        adapted = layouts.convert_to_custom_text_state_dict(adapted)
+    adapted.pop("text.transformer.embeddings.position_ids", None)
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(model, name)
+        if own is not None and name in adapted and adapted[name].numel() == 1:
+            adapted[name] = adapted[name].reshape(own.shape)
+    if model.logit_bias is not None and "logit_scale" in adapted:
+        adapted.setdefault("logit_bias", torch.zeros_like(model.logit_bias))
+    # `load_weights` reports what these cannot resize
+    with suppress(RuntimeError, AssertionError, AttributeError):
+        layouts.resize_pos_embed(adapted, model)
+        layouts.resize_text_pos_embed(adapted, model)
+    return adapted
+
+
+def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "embed_dim": config["embed_dim"],
+        "quick_gelu": config.get("quick_gelu", False),
+        "vision_cfg": {**config["vision_cfg"], **_FIXED_VISION_CONFIG},
+    }
+
+
+def _transform(name: str, config: Mapping[str, Any]) -> Preprocessing:
+    size, mode = config["size"], config["resize_mode"] or "shortest"
+    height, width = (size, size) if isinstance(size, int) else size
+    if mode != "squash" and (mode != "shortest" or height != width):
+        raise ValueError(
+            f"{name} resizes images by their {mode} side to {height} by {width} pixels, "
+            "which earmark does not support: choose a model that squashes images, or crops "
+            "squares resized by their shortest side."
+        )
+    return Preprocessing(
+        resize=(height, width) if mode == "squash" else height,
+        crop=None if mode == "squash" else (height, width),
+        mean=_as_rgb_triple(config["mean"]),
+        std=_as_rgb_triple(config["std"]),
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+    )
+
+
+def _as_rgb_triple(value: float | Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = [value] * 3 if isinstance(value, int | float) else value
+    return float(red), float(green), float(blue)
+
+
+def _text_tower(name: str, model: Any, config: Mapping[str, Any]) -> TextTower | None:
+    from open_clip import get_tokenizer
+
+    try:
+        with quiet():
+            tokenizer = get_tokenizer(name.replace("/", "-") if ":" not in name else name)
+    except Exception as error:  # noqa: BLE001 # the image tower needs no tokenizer
+        warnings.warn(
+            f"{name} comes without its text tower, since its tokenizer is not available "
+            f"({one_line(error)}): no zero-shot head can be made.",
+            stacklevel=4,
+        )
+        return None
+    return TextTower(
+        embed=partial(_embed, _OpenClipTextEncoder(model), tokenizer),
+        scale=model.logit_scale.exp().item(),
+        fingerprint=_fingerprint(model, tokenizer, config),
+        tower=model,
+    )
+
+
+class _OpenClipTextEncoder(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.encode_text(tokens, normalize=False)
+
+
+def _embed(
+    text_encoder: _OpenClipTextEncoder, tokenizer: Any, texts: Sequence[str]
+) -> Float[Tensor, "text feature"]:
+    if not texts:
+        raise ValueError("texts is empty: give at least one text.")
+    tokens = tokenizer([*texts]).to(text_encoder.model.logit_scale.device)
+    with torch.inference_mode():
+        embeddings = _embed_truncated(text_encoder, tokens).float().cpu()
+    return embeddings.clone()  # a normal tensor, since outside of inference mode
+
+
+def _embed_truncated(text_encoder: _OpenClipTextEncoder, tokens: Tensor) -> Tensor:
+    """Return embeddings, if possible without the padding after the longest text."""
+    # With a causal mask, what follows the end of a text, where the embedding is read,
+    # changes nothing.
+    if (path := _find_causal_transformer(text_encoder.model)) is None:
+        return text_encoder(tokens)
+    longest = int(tokens.argmax(dim=1).max()) + 1  # the end of a text is its largest token
+    length = min(-(-longest // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, tokens.shape[1])
+    tower: Any = text_encoder.get_submodule(path)
+    truncated = {
+        f"{path}.positional_embedding": tower.positional_embedding[:length],
+        f"{path}.attn_mask": tower.attn_mask[:length, :length],
+    }
+    return torch.func.functional_call(text_encoder, truncated, (tokens[:, :length],))
+
+
+def _find_causal_transformer(model: Any) -> str | None:
+    """Return the path of a text transformer that is causal and read at a text's end."""
+    text = getattr(model, "text", model)
+    pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", None)
+    masked = isinstance(getattr(text, "attn_mask", None), Tensor)
+    if not masked or pool != "argmax" or getattr(text, "cls_emb", None) is not None:
+        return None
+    return "model" if text is model else "model.text"
+
+
+def _fingerprint(model: Any, tokenizer: Any, config: Mapping[str, Any]) -> str:
+    tokens = [type(tokenizer).__name__, tokenizer([_TOKENIZER_PROBE]).tolist()]
+    described = [version("open_clip_torch"), config, tokens]
+    digest = sha256(json.dumps(described, sort_keys=True).encode())
+    state = model.state_dict()
+    text = {name: state[name] for name in state if not name.startswith("visual.")}
+    update_digest(digest, text)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The audit: signatures against effective robustness over models."""

@@ -1,0 +1,165 @@
+"""Tables of an audit: correlations, and errors of prediction."""
+
+from dataclasses import replace
+
+from ...statistics.leave_group_out import MEAN_PREDICTION_NOTE, GroupCVResult
+from ...statistics.rank_correlation import (
+    MIN_MODELS_CI,
+    MIN_MODELS_PARTIAL_CI,
+    Correlation,
+    RankCorrelations,
+)
+from ..formatting import format_estimate, format_fixed, format_interval, format_points
+from ..results_grid import ROLE_TITLES
+from ..tables.table import Cell, LabeledRow, Table
+from .audit import (
+    ALL_PREDICTORS,
+    LEFT_OUT_GROUPS,
+    MEAN_PREDICTOR,
+    POOLED,
+    PRIMARY_PREDICTORS,
+    Audit,
+    SignatureRow,
+    audited_signatures,
+)
+
+NO_VALUE = "-"
+AUDIT_ROLE_TITLES = ROLE_TITLES | {POOLED: "Pooled"}
+CORRELATION_LEGEND = (
+    f"In brackets 95 % intervals, from {MIN_MODELS_CI} models on, given accuracy from "
+    f"{MIN_MODELS_PARTIAL_CI} on; p of Spearman, before the correction for several signatures."
+)
+_CORRELATION_CAPTION = (
+    "Rank correlations over the models of a role, and pooled over roles, with 95 % intervals "
+    "(percentile bootstrap over models) and p-values (permutations of models; given accuracy, of "
+    "residuals). Given accuracy: partial on ImageNet accuracy. With accuracy: of the signature "
+    "with ImageNet accuracy. Corrected: for the number of signatures in the role, after Holm."
+)
+_ERROR_CAPTION = (
+    "Root mean squared error over models, in percentage points. All models of the same "
+    "pretraining data, or of the same backbone and data, are left out together and "
+    "predicted from all others by ordinary least squares; the logarithm is used of: "
+    "{logs}. Gain: reduction of the error from the mean's, with a 95 % interval (bootstrap "
+    "over families, the predictions as they are). “The signatures” are those of these that "
+    "all of the models have: {primary}."
+)
+
+
+def audit_tables(audit: Audit) -> list[Table]:
+    """Return the table of correlations and that of errors of prediction."""
+    return [_correlation_table(audit), _error_table(audit)]
+
+
+def format_p_value(p: float) -> str:
+    """Return a p-value with its letter, to three decimals."""
+    return f"p {format_fixed(p, digits=3)}" if p >= 0.001 else "p < 0.001"
+
+
+def format_coefficient(correlation: Correlation | None, *, interval: bool = True) -> str:
+    """Return a coefficient and, in brackets, its interval; a dash if there is none.
+
+    >>> format_coefficient(Correlation(0.5, 12, 0.1, 0.8)), format_coefficient(None)
+    ('0.50 (0.10 to 0.80)', '-')
+    """
+    if correlation is None or correlation.value is None:
+        return NO_VALUE
+    ends = format_interval(correlation, format_fixed) if interval else ""
+    return format_fixed(correlation.value) + (f" ({ends})" if ends else "")
+
+
+def _correlation_table(audit: Audit) -> Table:
+    caption = _CORRELATION_CAPTION
+    if audit.baseline_name:
+        caption += f" Effective robustness is above the baseline {audit.baseline_name}."
+    if audit.id_dataset:
+        caption += f" “ImageNet” stands for {audit.id_dataset}."
+    return Table(
+        "A1",
+        "Signatures and effective robustness",
+        caption,
+        ("Signature", "Role"),
+        ("Models", "Verdict", "Spearman", "given accuracy", "with accuracy", "Kendall"),
+        [_row(row) for row in audit.rows],
+    )
+
+
+def _row(row: SignatureRow) -> LabeledRow:
+    correlations, (alone, given) = row.correlations, row.adjusted_p
+    n, reasons = correlations.spearman.n, "; ".join(row.reasons)
+    small = reasons if row.verdict == "inconclusive" else ""
+    return (row.signature.title, AUDIT_ROLE_TITLES[row.role]), (
+        Cell(str(n), raw={"": n}),
+        Cell(row.verdict, small, raw={"": row.verdict, "reasons": reasons})
+        if row.verdict
+        else Cell(),
+        _cell(correlations.spearman, alone),
+        _cell(correlations.spearman_given, given),
+        _cell(row.accuracy_correlation) if row.accuracy_correlation else Cell(),
+        _kendall_cell(correlations),
+    )
+
+
+def _kendall_cell(correlations: RankCorrelations) -> Cell:
+    """Return Kendall's tau with the partial one beneath; the CSV has the intervals."""
+    alone, given = _cell(correlations.kendall), _cell(correlations.kendall_given)
+    is_partial = correlations.kendall_given.value is not None
+    raw = {f"given accuracy {key}".strip(): value for key, value in given.raw.items()}
+    small = f"given accuracy {given.text}" if is_partial else ""
+    return replace(alone, small=small, raw={**alone.raw, **raw})
+
+
+def _cell(correlation: Correlation, adjusted_p: float | None = None) -> Cell:
+    p = format_p_value(correlation.p) if correlation.p is not None else ""
+    if p and adjusted_p is not None and adjusted_p != correlation.p:
+        p += f", corrected {format_p_value(adjusted_p).removeprefix('p ')}"
+    numbers = correlation.value, correlation.low, correlation.high, correlation.p, adjusted_p
+    raw = dict(zip(("", "low", "high", "p", "Holm p"), numbers, strict=True))
+    return Cell(
+        format_coefficient(correlation, interval=False),
+        "; ".join(filter(None, (format_interval(correlation, format_fixed), p))),
+        correlation.note,
+        raw={key: value for key, value in raw.items() if value is not None},
+    )
+
+
+def _error_table(audit: Audit) -> Table:
+    columns = {
+        group: errors
+        for group, errors in audit.errors.items()
+        if errors[MEAN_PREDICTOR].error is not None
+    }
+    names = dict.fromkeys(name for errors in columns.values() for name in errors)
+    signatures = audited_signatures()
+    logs, primary = (
+        ", ".join(s.title for s in signatures if getattr(s.spec, field))
+        for field in ("log_scale", "primary")
+    )
+    order = [*(s.title for s in signatures), PRIMARY_PREDICTORS, ALL_PREDICTORS]
+    return Table(
+        "A2",
+        "Effective robustness predicted for models that were left out",
+        _ERROR_CAPTION.format(logs=logs, primary=primary),
+        ("Predicted from",),
+        [
+            f"{AUDIT_ROLE_TITLES[role]}, by {LEFT_OUT_GROUPS[group]} "
+            f"({errors[MEAN_PREDICTOR].families})"
+            for (role, group), errors in columns.items()
+        ],
+        [
+            ((name,), [_error_cell(errors.get(name)) for errors in columns.values()])
+            for name in sorted(names, key=lambda name: order.index(name) if name in order else -1)
+        ],
+    )
+
+
+def _error_cell(result: GroupCVResult | None) -> Cell:
+    if result is None:
+        return Cell()
+    if result.error is None or result.gain is None:
+        return Cell(NO_VALUE, note=result.note)
+    gain = result.gain
+    numbers = {"": result.error, "gain": gain.value, "gain low": gain.low, "gain high": gain.high}
+    raw = {key: 100 * value for key, value in numbers.items() if value is not None}
+    is_mean = result.note == MEAN_PREDICTION_NOTE
+    small = "" if is_mean else f"gain {format_estimate(gain, format_points)}"
+    return Cell(format_points(result.error), small, "" if is_mean else result.note, raw=raw)

@@ -1,0 +1,259 @@
+"""Audit as text: sentences, Markdown, CSV, LaTeX and JSON."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ..._io import atomic_write
+from ...statistics.leave_group_out import GroupCVResult
+from ...statistics.rank_correlation import MIN_MODELS_CI, MIN_MODELS_PARTIAL_CI, Correlation
+from ..formatting import format_estimate, format_fixed, format_points
+from ..tables.latex import to_latex
+from ..verdicts import AUDIT_RULE, GIVEN_PREFIX, min_detectable_correlation
+from .audit import (
+    ACCURACY_PREDICTOR,
+    ALL_PREDICTORS,
+    LEFT_OUT_GROUPS,
+    MEAN_PREDICTOR,
+    POOLED,
+    PRIMARY_PREDICTORS,
+    Audit,
+    Signature,
+    SignatureRow,
+)
+from .tables import AUDIT_ROLE_TITLES, audit_tables, format_coefficient
+
+SUMMARY_PREDICTORS = (MEAN_PREDICTOR, ACCURACY_PREDICTOR.title, PRIMARY_PREDICTORS, ALL_PREDICTORS)
+SIMILAR_CORRELATION_MARGIN = 0.1
+_SIMILAR_NOTE = (
+    "A signature follows accuracy about as much as robustness where its correlation with "
+    f"accuracy is smaller by {SIMILAR_CORRELATION_MARGIN:g} or less."
+)
+_POOLED_NOTE = (
+    "Pooled over roles, signatures predict mostly because they separate the roles, which accuracy "
+    "does not. Only predictions within a role can show whether signatures add to accuracy."
+)
+_PAPER_NOTE = (
+    "The paper prints effective robustness in whole points, and “< 1” for two models "
+    "(taken as 0.5), so that some models tie."
+)
+_CAUTIONS = (
+    "A pooled correlation shows mostly that roles differ, which is the paper's own claim. "
+    "Only the correlations within a role can show whether a signature separates robust "
+    "from fragile models of one kind.",
+    "Models that share pretraining data or a backbone are not independent; pooled, neither "
+    "are those of a family in several roles: the intervals are then too narrow and the "
+    "p-values too small.",
+    "Association is not cause: what correlates with robustness need not make a model robust.",
+)
+
+
+def write_audit(audit: Audit, out: Path) -> list[Path]:
+    """Write ``audit.md``, ``audit.csv``, ``audit-left-out.csv`` and ``audit.tex``."""
+    correlations, errors = audit_tables(audit)
+    sections = [
+        f"## {heading}\n\n" + "\n".join(f"- {text}" for text in texts) + "\n"
+        for heading, texts in audit_sentences(audit).items()
+    ]
+    markdown = ["# Audit\n", correlations.markdown(), errors.markdown(), *sections]
+    contents = {
+        "audit.md": "\n".join(markdown),
+        "audit.csv": correlations.csv(),
+        "audit-left-out.csv": errors.csv(),
+        "audit.tex": to_latex(correlations) + "\n" + to_latex(errors),
+    }
+    for name, content in contents.items():
+        with atomic_write(out / name) as tmp_path:
+            tmp_path.write_text(content, encoding="utf-8")
+    return [out / name for name in contents]
+
+
+def audit_json(audit: Audit) -> dict[str, object]:
+    """Return an audit as JSON's types; robustness, accuracies and errors are fractions."""
+    return {
+        "baseline": audit.baseline_name,
+        "models": [asdict(model) for model in audit.models],
+        "correlations": [
+            {
+                "signature": row.signature.key,
+                "role": row.role,
+                **asdict(row.correlations),
+                "spearman_with_accuracy": row.accuracy_correlation
+                and asdict(row.accuracy_correlation),
+                "holm_p": row.adjusted_p[0],
+                "holm_p_given": row.adjusted_p[1],
+                "verdict": row.verdict,
+                "reasons": list(row.reasons),
+            }
+            for row in audit.rows
+        ],
+        "left_out": [
+            {"role": role, "left_out": group, "from": name, **asdict(result)}
+            for (role, group), errors in audit.errors.items()
+            for name, result in errors.items()
+        ],
+        "sentences": audit_sentences(audit),
+        "rule": AUDIT_RULE,
+    }
+
+
+def audit_sentences(audit: Audit) -> dict[str, list[str]]:
+    """Return the sentences of an audit by heading."""
+    verdicts: dict[str, list[str]] = {}
+    for signature in audit.signatures:
+        verdicts.setdefault(_describe_signature(audit, signature), []).append(signature.title)
+    sections = {
+        "Verdicts": [f"{'; '.join(titles)}. {text}" for text, titles in verdicts.items()],
+        "Pooled against within roles": _sign_conflicts(audit),
+        "Accuracy": _describe_accuracy(audit),
+        "Prediction": [
+            text for role in (*audit.roles, POOLED) if (text := _describe_errors(audit, role))
+        ],
+        "How to read this": _cautions(audit),
+    }
+    return {heading: texts for heading, texts in sections.items() if texts}
+
+
+def _describe_signature(audit: Audit, signature: Signature) -> str:
+    rows = [row for row in audit.signature_rows(signature) if row.verdict]
+    few = [row for row in rows if row.verdict == "inconclusive"]
+    texts = [_describe_verdict(row) for row in rows if row not in few]
+    if few:
+        counts = _join_words(f"{row.correlations.spearman.n} {row.role}" for row in few)
+        texts.append(f"Inconclusive ({few[0].reasons[0]}): {counts}.")
+    return " ".join(texts)
+
+
+def _describe_verdict(row: SignatureRow) -> str:
+    alone, given = row.correlations.spearman, row.correlations.spearman_given
+    start = f"{str(row.verdict).capitalize()} among the {alone.n} {row.role} models: "
+    if alone.value is None:
+        return f"{start}{alone.note}."
+    reasons = f"; {_merge_reasons(row.reasons)}" if row.reasons else ""
+    coefficients = f"{format_coefficient(alone)}, given accuracy {format_coefficient(given)}"
+    return f"{start}Spearman {coefficients}{reasons}."
+
+
+def _merge_reasons(reasons: Sequence[str]) -> str:
+    """Return the reasons in words; one that holds alone and given accuracy only once."""
+    unique = {reason.removeprefix(GIVEN_PREFIX) for reason in reasons}
+    if len(unique) < len(reasons):
+        return f"{unique.pop()}, alone and given accuracy"
+    return ", and ".join(reasons)
+
+
+def _sign_conflicts(audit: Audit) -> list[str]:
+    """Return a warning where pooled and within a role a correlation differs in sign."""
+    texts: list[str] = []
+    for signature in (*audit.signatures, ACCURACY_PREDICTOR):
+        by_role = {r.role: r.correlations.spearman for r in audit.signature_rows(signature)}
+        pooled = by_role.pop(POOLED, None)
+        conflicts = [
+            f"{format_coefficient(within)} among the {within.n} {role}"
+            for role, within in by_role.items()
+            if pooled
+            and within.n >= MIN_MODELS_CI
+            and (within.value or 0.0) * (pooled.value or 0.0) < 0
+        ]
+        if pooled and conflicts:
+            texts.append(
+                f"Warning: {signature.title} has a Spearman correlation of "
+                f"{format_coefficient(pooled)} with effective robustness over all "
+                f"{pooled.n} models, but {_join_words(conflicts)}. The pooled number "
+                "compares roles with one another, not models of one kind."
+            )
+    return texts
+
+
+def _describe_accuracy(audit: Audit) -> list[str]:
+    """Compare signatures with accuracy, which is not one of them, within each role."""
+    texts: list[str] = []
+    for accuracy in audit.signature_rows(ACCURACY_PREDICTOR):
+        of_role = [r for r in audit.rows if r.role == accuracy.role and r.accuracy_correlation]
+        rows = [row for row in of_role if row.correlations.spearman.value is not None]
+        if rows and accuracy.correlations.spearman.n >= MIN_MODELS_CI:
+            texts.append(_compare_with_accuracy(accuracy, rows))
+            texts += [_follows_accuracy(row) for row in rows if row.signature.spec.primary]
+    return [*texts, _SIMILAR_NOTE] if texts else []
+
+
+def _compare_with_accuracy(accuracy: SignatureRow, rows: Sequence[SignatureRow]) -> str:
+    own = accuracy.correlations.spearman
+    larger_rows = (r for r in rows if _magnitude(r.correlations.spearman) > _magnitude(own))
+    larger = [row.signature.title for row in larger_rows]
+    end = f"That of {_join_words(larger)} is larger" if larger else "No signature's is larger"
+    return (
+        f"Among the {own.n} {accuracy.role} models, accuracy on ImageNet itself has a "
+        f"Spearman correlation of {format_coefficient(own)} with robustness. {end}."
+    )
+
+
+def _follows_accuracy(row: SignatureRow) -> str:
+    robust, accuracy = row.correlations.spearman, row.accuracy_correlation
+    is_similar = _magnitude(accuracy) >= _magnitude(robust) - SIMILAR_CORRELATION_MARGIN
+    end = " It follows accuracy about as much as robustness." if is_similar else ""
+    return (
+        f"{row.signature.title} among them: {format_coefficient(robust)} with robustness, "
+        f"{format_coefficient(accuracy)} with accuracy.{end}"
+    )
+
+
+def _magnitude(correlation: Correlation | None) -> float:
+    return abs(correlation.value) if correlation and correlation.value is not None else 0.0
+
+
+def _describe_errors(audit: Audit, role: str) -> str:
+    errors = {group: audit.errors.get((role, group), {}) for group in LEFT_OUT_GROUPS}
+    listed = "; ".join(
+        f"by {LEFT_OUT_GROUPS[group]} ({results[MEAN_PREDICTOR].families} families) {text}"
+        for group, results in errors.items()
+        if (text := _list_errors(results))
+    )
+    if not listed:
+        return ""
+    end = _POOLED_NOTE if role == POOLED else _describe_gain(errors.values())
+    return f"{AUDIT_ROLE_TITLES[role]}, error in points: {listed}. {end}"
+
+
+def _list_errors(results: Mapping[str, GroupCVResult]) -> str:
+    return _join_words(
+        f"{format_points(result.error)} from {name}"
+        for name in SUMMARY_PREDICTORS
+        if (result := results.get(name)) and result.error is not None
+    )
+
+
+def _describe_gain(errors: Iterable[Mapping[str, GroupCVResult]]) -> str:
+    """Say whether signatures lower the error of accuracy alone, by the gain's interval."""
+    results = (of_group.get(ALL_PREDICTORS) for of_group in errors)
+    gains = [result.beyond for result in results if result and result.beyond]
+    if not gains:
+        return "There are too few models to predict from signatures and accuracy."
+    is_lower = all(gain.low is not None and gain.low > 0 for gain in gains)
+    verb = "lowers" if is_lower else "does not clearly lower"
+    listed = _join_words(format_estimate(gain, format_points) for gain in gains)
+    return f"Adding the signatures {verb} the error of accuracy alone: gains of {listed} points."
+
+
+def _cautions(audit: Audit) -> list[str]:
+    counts = {role: len(audit.models_in_role(role)) for role in audit.roles}
+    listed = _join_words(f"{n} {role}" for role, n in counts.items())
+    return [
+        f"The audit compares {listed} models, without interpolated models, soups and controls.",
+        *([_PAPER_NOTE] if audit.paper else []),
+        AUDIT_RULE,
+        *(
+            f"With {n} models a single test at 5 % misses a correlation of "
+            f"{format_fixed(min_detectable_correlation(n))} one time in five, and weaker "
+            "ones more often."
+            for n in sorted({*counts.values()})
+            if n >= MIN_MODELS_PARTIAL_CI
+        ),
+        *_CAUTIONS,
+    ]
+
+
+def _join_words(words: Iterable[str]) -> str:
+    """Join words with commas, and “and” before the last."""
+    *first, last = [*words] or [""]
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,154 @@
+"""Concept labels, and the balanced samples of images that probe them.
+
+References:
+    Crabbé et al., 2023, Section 4. https://arxiv.org/abs/2310.13040
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._kernels.average_precision import MembershipCSR, to_csr
+from ..statistics.permutation_null import SmallConcepts, small_concepts
+
+N_RESAMPLES = 5  # samples drawn per concept for the diagnostics, with consecutive seeds
+_Pair = tuple[NDArray[np.int64], NDArray[np.int64]]  # positives, negatives
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptLabels:
+    """Images that show each concept.
+
+    Attributes:
+        names: Unique name of each concept.
+        positives: Sorted, unique indices of the images that show each concept.
+        images: Number of images.
+    """
+
+    names: tuple[str, ...]
+    positives: tuple[NDArray[np.int64], ...]
+    images: int
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("At least one concept is needed, got none.")
+        duplicates = len(self.names) - len(set(self.names))
+        if duplicates or len(self.names) != len(self.positives):
+            raise ValueError(
+                f"Concepts need unique names, one each: got {len(self.names)} names, "
+                f"{duplicates} of them duplicates, for {len(self.positives)} concepts."
+            )
+        for name, indices in zip(self.names, self.positives, strict=True):
+            _check_indices(name, indices, self.images)
+
+    @classmethod
+    def from_positives(
+        cls, positives: Mapping[str, Iterable[Any]], *, images: int
+    ) -> "ConceptLabels":
+        """Make labels from the image indices of each concept, in any order.
+
+        Args:
+            positives: Indices of the images that show each concept, by the concept's name.
+            images: Number of images.
+
+        Returns:
+            The labels, with indices sorted and duplicates removed.
+
+        Raises:
+            ValueError: If there is no concept, or an index is out of range.
+
+        Example:
+            >>> ConceptLabels.from_positives({"red": [3, 1]}, images=4).positives
+            (array([1, 3]),)
+        """
+        indices = (_as_image_indices(name, values) for name, values in positives.items())
+        return cls(tuple(positives), tuple(indices), images)
+
+
+@dataclass(frozen=True, eq=False)
+class BalancedSamples:
+    """Balanced sets of positive and negative images, for each concept that has both."""
+
+    concept_indices: NDArray[np.int64]  # of the sampled concepts among the labels
+    positives: NDArray[np.int64]  # images per concept; the negatives are as many
+    # With diagnostics, the first set of every concept is followed by those of the other seeds,
+    # then by the first and the second halves of the first.
+    membership: MembershipCSR
+    small_concepts: SmallConcepts | None = None  # None without diagnostics
+
+
+@lru_cache(maxsize=2)  # several bases are probed with the same images
+def sample_balanced(concepts: ConceptLabels, seed: int, *, diagnostics: bool) -> BalancedSamples:
+    """Sample equally many positive and negative images per concept, as many as possible."""
+    samples = [_sample_concept(concepts, c, seed) for c in range(len(concepts.names))]
+    probed = [c for c, (positives, _) in enumerate(samples) if len(positives)]
+    if not probed:
+        raise ValueError("No concept can be probed: each is in no image, or in all of them.")
+    pairs, small = [samples[c] for c in probed], None
+    if diagnostics:
+        small = small_concepts(pairs, concepts.images)
+        for further_seed in range(seed + 1, seed + N_RESAMPLES):
+            pairs += [_sample_concept(concepts, c, further_seed) for c in probed]
+        halves = [_split_in_half(concepts, c, seed, samples[c]) for c in probed]
+        pairs += [first for first, _ in halves] + [second for _, second in halves]
+    sets = to_csr(pairs, concepts.images)
+    return BalancedSamples(np.array(probed), sets.positives[: len(probed)], sets, small)
+
+
+def _as_image_indices(name: object, values: Iterable[Any]) -> NDArray[np.int64]:
+    if not isinstance(name, str):
+        raise ValueError(f"Concept names must be strings, got {name!r}.")
+    try:
+        indices = np.asarray(values if isinstance(values, (Tensor, np.ndarray)) else list(values))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Concept {name!r} must be indices of images: {error}") from error
+    if indices.size and (indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer)):
+        raise ValueError(
+            f"Concept {name!r} must be indices of images, got {indices.dtype} of shape "
+            f"{indices.shape}: convert a boolean mask with numpy.flatnonzero."
+        )
+    return np.unique(indices).astype(np.int64)
+
+
+def _check_indices(name: str, indices: NDArray[np.int64], images: int) -> None:
+    if (np.diff(indices) <= 0).any():
+        raise ValueError(
+            f"The images of concept {name!r} must be sorted and unique: use "
+            "ConceptLabels.from_positives."
+        )
+    if indices.size and not 0 <= indices[0] <= indices[-1] < images:
+        bad = indices[0] if indices[0] < 0 else indices[-1]
+        raise ValueError(
+            f"Concept {name!r} has image {bad}, but images are numbered 0 to {images - 1}."
+        )
+
+
+def _sample_concept(labels: ConceptLabels, concept: int, seed: int) -> _Pair:
+    positives, images = labels.positives[concept], labels.images
+    size = min(len(positives), images - len(positives))
+    generator = np.random.default_rng([seed, images, *_hash_name(labels.names[concept])])
+    sample = np.sort(generator.choice(positives, size, replace=False, shuffle=False))
+    # The k-th negative image is k plus the number of positives before it.
+    ranks = generator.choice(images - len(positives), size, replace=False, shuffle=False)
+    negatives_before = positives - np.arange(len(positives))
+    return sample, ranks + np.searchsorted(negatives_before, ranks, side="right")
+
+
+def _split_in_half(
+    labels: ConceptLabels, concept: int, seed: int, pair: _Pair
+) -> tuple[_Pair, _Pair]:
+    """Split a set into balanced halves; of an odd number, the first gets one pair more."""
+    generator = np.random.default_rng([seed, 1, *_hash_name(labels.names[concept])])
+    positive, negative = (generator.permutation(images) for images in pair)
+    half = (len(positive) + 1) // 2
+    return (positive[:half], negative[:half]), (positive[half:], negative[half:])
+
+
+def _hash_name(name: str) -> NDArray[np.uint32]:
+    return np.frombuffer(sha256(name.encode()).digest(), np.uint32)

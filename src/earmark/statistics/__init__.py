@@ -1,0 +1,1 @@
+"""Intervals, null distributions and multiple testing."""

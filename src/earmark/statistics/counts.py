@@ -1,0 +1,98 @@
+"""Intervals and multiple testing of the number of encoded concepts.
+
+References:
+    Benjamini and Hochberg, Controlling the false discovery rate, JRSS B 1995.
+    Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case
+    of the binomial, Biometrika 1934.
+"""
+
+from collections.abc import Sequence
+from math import hypot
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from .intervals import mean_interval
+
+FDR_LEVEL = 0.05  # expected share of false discoveries that is allowed
+
+
+def benjamini_hochberg(p_values: Float64[np.ndarray, "*test"]) -> Bool[np.ndarray, "*test"]:
+    """Return a mask of the hypotheses rejected at FDR 5 %."""
+    from scipy.stats import false_discovery_control
+
+    adjusted = false_discovery_control(p_values.ravel())
+    return (adjusted <= FDR_LEVEL).reshape(p_values.shape)
+
+
+# Clopper and Pearson's interval, with each of its two tail probabilities averaged over the
+# seeds that the images were sampled with. If all seeds agree, it is exactly theirs.
+def count_interval(counts: Sequence[int], concepts: int) -> tuple[float, float]:
+    """Return the 95 % interval of a number of concepts, counted with several seeds."""
+    from scipy.optimize import root_scalar
+    from scipy.stats import beta
+
+    k = np.asarray(counts)
+    if not k.size or k.min() < 0 or k.max() > concepts or not concepts:
+        raise ValueError(f"counts must lie in [0, {concepts}], got {list(counts)}.")
+
+    def lower_tail(share: float) -> float:  # P(as many or more) - 2.5 %
+        tails = beta.cdf(share, k.clip(1), concepts - k + 1)
+        return float(np.where(k == 0, 1.0, tails).mean()) - 0.025
+
+    def upper_tail(share: float) -> float:
+        tails = beta.cdf(share, k + 1, (concepts - k).clip(1))
+        return float(np.where(k == concepts, 0.0, tails).mean()) - 0.975
+
+    low, high, bracket = 0.0, 1.0, (0.0, 1.0)
+    if lower_tail(0.0) < 0:
+        low = root_scalar(lower_tail, bracket=bracket).root
+    if upper_tail(1.0) > 0:
+        high = root_scalar(upper_tail, bracket=bracket).root
+    return float(low) * concepts, float(high) * concepts
+
+
+# The variation over concepts is the `mean_interval` of the number of directions that encode
+# each: few concepts can hold most pairs, so that the distribution is skewed. The variation over
+# samples of images is the standard deviation of the mean between seeds. Directions are fixed.
+# Concepts are treated as independent: where they overlap, the interval is too narrow.
+def polysemanticity_interval(
+    directions_per_concept: NDArray[np.int64], directions: int
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of concepts per direction, from (seed, concept) counts."""
+    if not directions_per_concept.any() or directions_per_concept.shape[1] < 2:
+        return None  # a resample would have no spread
+    concepts = directions_per_concept.shape[1]
+    means = directions_per_concept.mean(axis=1)
+    ends = np.array(mean_interval(directions_per_concept.mean(axis=0)))
+    spread = ndtri(0.975) * means.std(ddof=1) if len(means) > 1 else 0.0
+    low, high = means[0] + np.hypot(ends - means.mean(), spread) * [-1, 1]
+    scale = concepts / directions
+    return max(float(low), 0.0) * scale, float(high) * scale
+
+
+def excess_over_null(
+    count: tuple[float, float, float], null: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """Subtract the null's expected count, joining both intervals (Zou and Donner's MOVER)."""
+    (value, low, high), (expected, null_low, null_high) = count, null
+    excess = value - expected
+    return (
+        excess,
+        excess - hypot(value - low, null_high - expected),
+        excess + hypot(value - high, null_low - expected),
+    )
+
+
+# A concept that m of D directions encode is missed by k directions drawn without
+# replacement with probability C(D - m, k) / C(D, k).
+def rarefied_count(directions_per_concept: NDArray[np.int64], directions: int, width: int) -> float:
+    """Return the expected concepts encoded by `width` of the directions (rarefaction)."""
+    from scipy.stats import hypergeom
+
+    if not 1 <= width <= directions:
+        raise ValueError(f"width must lie in [1, {directions}], got {width}.")
+    missed = hypergeom.pmf(0, directions, directions_per_concept, width)
+    return float((1 - missed).sum())

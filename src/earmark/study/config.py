@@ -1,0 +1,346 @@
+"""Configuration of a study: its schema, and its TOML file."""
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from ..models.model_id import parse_model_id
+
+BUILTIN_POOLS = ("paper-v1", "paper-v1-fixed", "lab")
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Count = Annotated[int, Ge(1)]
+TOML_ARRAY = Field(strict=False)  # strict pydantic takes no list for a tuple
+_Item = TypeVar("_Item")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Cka(_Table):
+    """Layer-wise comparison of a finetuned model with its zero-shot model."""
+
+    layers: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]  # name patterns
+    sample: Annotated[int, Ge(4)] = 2000  # images of each dataset
+    batch_size: Annotated[int, Ge(4)] = 64
+
+
+class Overrides(_Table):
+    """Changes to the paper's training recipe; None keeps the paper's value."""
+
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Annotated[float, Gt(0)] | None = None
+    weight_decay: Annotated[float, Ge(0)] | None = None
+    warmup: Annotated[int, Ge(0)] | None = None  # steps
+    milestones: Annotated[tuple[Count, ...] | None, TOML_ARRAY] = None  # epochs
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] | None = None
+    seed: Annotated[int, Ge(0)] | None = None
+    micro_batch: Count | None = None  # images on a device at a time
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
+
+    def set_fields(self) -> dict[str, Any]:
+        """Return the values that are not None."""
+        return self.model_dump(exclude_none=True)
+
+
+class ModelPair(_Table):
+    """A zero-shot model and its finetuned model: one row of the paper's tables."""
+
+    backbone: Text
+    pretraining: Text
+    group: Literal["main", "large", "small"]  # of figures; OpenAI, LAION, YFCC in the paper
+    zero_shot: Text
+    finetuned: Text | None = None  # None: the study finetunes it
+
+
+class Supervised(_Table):
+    """A backbone trained on labels alone: an architecture to train, or a trained model."""
+
+    backbone: Text
+    train: Text | None = None
+    model: Text | None = None
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> "Supervised":
+        if (self.train is None) == (self.model is None):
+            raise ValueError("give either train or model")
+        return self
+
+
+class Control(_Table):
+    """A control model.
+
+    ``no-clip`` is pretrained on images without captions (the paper's NoCLIP),
+    ``captioned-id`` on captions of the in-distribution images alone, ``untrained`` has
+    random weights. Without a model the place is vacant, and the note says what may take it.
+    """
+
+    kind: Literal["no-clip", "captioned-id", "untrained"]
+    backbone: Text
+    pretraining: str = ""
+    model: Text | None = None
+    finetune: bool = False  # on labels, before it is measured
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _is_explained(self) -> "Control":
+        if self.model is None and not self.note:
+            raise ValueError("give model, or leave it vacant with a note of what fits")
+        return self
+
+
+class Shift(_Table):
+    """An own shift: a folder of class folders, in place of ImageNet's shifts."""
+
+    name: Text
+    folder: Text
+
+
+class StudyConfig(_Table):
+    """Models that are studied together, and how."""
+
+    name: Text
+    title: str = ""
+    alphas: Annotated[tuple[Annotated[float, Gt(0), Lt(1)], ...], TOML_ARRAY] = ()
+    concepts: Text | None = None  # folder of a concept set; None looks in the data
+    baseline: Text | None = None  # name of a baseline, or a file of results to fit one on
+    shifts: Annotated[tuple[Shift, ...], Field(strict=False, alias="shift")] = ()
+    cka: Cka | None = None
+    finetune: Overrides = Overrides()
+    train: Overrides = Overrides()
+    families: Annotated[tuple[ModelPair, ...], Field(strict=False, min_length=1, alias="family")]
+    supervised: Annotated[tuple[Supervised, ...], TOML_ARRAY] = ()
+    controls: Annotated[tuple[Control, ...], Field(strict=False, alias="control")] = ()
+    base: Annotated[Path, Field(exclude=True)] = Path()  # start of relative paths
+
+    def resolve_model_id(self, name: str) -> str:
+        """Return an id of the config with its file, if it names one, under ``base``."""
+        return str(parse_model_id(name, self.base).resolve(self.base))
+
+    def resolve_path(self, path: str) -> Path:
+        """Return a path of the config, relative ones under ``base``."""
+        return self.base / Path(path).expanduser()
+
+    def with_absolute_paths(self) -> "StudyConfig":
+        """Return the same config with paths that are valid from any folder."""
+
+        def resolve(entry: _Table, *keys: str) -> _Table:
+            ids = {key: name for key in keys if (name := getattr(entry, key))}
+            update = {key: self.resolve_model_id(name) for key, name in ids.items()}
+            return entry.model_copy(update=update)
+
+        def resolve_path(path: str) -> str:
+            return str(self.resolve_path(path).resolve())
+
+        update: dict[str, Any] = {
+            "shifts": tuple(
+                shift.model_copy(update={"folder": resolve_path(shift.folder)})
+                for shift in self.shifts
+            ),
+            "families": tuple(resolve(entry, "zero_shot", "finetuned") for entry in self.families),
+            "supervised": tuple(resolve(entry, "model") for entry in self.supervised),
+            "controls": tuple(resolve(entry, "model") for entry in self.controls),
+        }
+        if self.concepts:
+            update["concepts"] = resolve_path(self.concepts)
+        if self.baseline and self.resolve_path(self.baseline).exists():
+            update["baseline"] = resolve_path(self.baseline)
+        return self.model_copy(update=update)
+
+    def missing_controls(self) -> tuple[Control, ...]:
+        """Return the controls without a model."""
+        return tuple(control for control in self.controls if control.model is None)
+
+
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "cka": Cka,
+    "finetune": Overrides,
+    "train": Overrides,
+    "shift": Shift,
+    "family": ModelPair,
+    "supervised": Supervised,
+    "control": Control,
+}
+_MODEL_TABLES = {"family": "families", "supervised": "supervised", "control": "controls"}
+_ARRAY_TABLES = {"shift": "shifts", **_MODEL_TABLES}
+
+
+def load_study_config(name: str | Path, *, base: Path | None = None) -> StudyConfig:
+    """Load a built-in pool or a TOML file, or report every problem of the file at once."""
+    document = _parse_toml(builtin_config_text(name), str(name))
+    folder = (base or Path()) if str(name) in BUILTIN_POOLS else Path(name).parent
+    if problems := [*_schema_errors(document), *_find_conflicts(document)]:
+        from .availability import find_unavailable_models
+
+        problems += find_unavailable_models(_partial_config(document, folder))
+        lines = "".join(f"\n- {problem}" for problem in problems)
+        count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        raise ValueError(f"The pool {name} has {count}:{lines}")
+    return StudyConfig.model_validate({"name": Path(name).stem, **document, "base": folder})
+
+
+def builtin_config_text(name: str | Path) -> str:
+    """Return the TOML text of a built-in pool or of a file."""
+    is_builtin = str(name) in BUILTIN_POOLS
+    path = Path(__file__).parent / "pools" / f"{name}.toml" if is_builtin else Path(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not TOML: it is not UTF-8 text ({error}).") from error
+    except OSError as error:
+        near = get_close_matches(str(name), BUILTIN_POOLS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"{', '.join(BUILTIN_POOLS)} ship."
+        raise ValueError(
+            f"No pool {str(name)!r}, nor a file of that name that can be read "
+            f"({error.strerror}): {hint}"
+        ) from error
+
+
+def to_toml(config: StudyConfig) -> str:
+    """Return TOML, without defaults and ``base``, that `load_study_config` reads."""
+    values = config.model_dump(by_alias=True, exclude_defaults=True)
+    tables = {key: values.pop(key) for key in _TABLES if key in values}
+    blocks = [_format_table(values)]
+    for key, table in tables.items():
+        if key in _ARRAY_TABLES:
+            blocks += [f"[[{key}]]\n{_format_table(entry)}" for entry in table]
+        else:
+            blocks.append(f"[{key}]\n{_format_table(table)}")
+    return "\n".join(blocks)
+
+
+def _format_table(entry: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {_format_value(value)}\n" for key, value in entry.items())
+
+
+def _format_value(value: Any) -> str:
+    """Format as JSON, which TOML shares but for a control character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _parse_toml(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not TOML: {error}.") from error
+
+
+def _partial_config(document: Mapping[str, Any], base: Path) -> StudyConfig:
+    """Return the models that an invalid file names, so that they are checked too."""
+    entries: dict[str, Any] = {
+        field: tuple(_partial_entry(entry, _TABLES[key]) for entry in _get_entries(document, key))
+        for key, field in _MODEL_TABLES.items()
+    }
+    return StudyConfig.model_construct(base=base, **entries)
+
+
+def _partial_entry(entry: Mapping[str, Any], table: type[BaseModel]) -> BaseModel:
+    names = table.model_fields.keys() - {"finetune"}
+    texts: dict[str, Any] = {
+        name: value if isinstance(value := entry.get(name), str) else "" for name in names
+    }
+    return table.model_construct(**texts)
+
+
+def _schema_errors(document: Mapping[str, Any]) -> Iterator[str]:
+    if "base" in document:
+        yield "unknown key 'base': relative paths start from the folder of the file"
+    try:
+        StudyConfig.model_validate({"name": "unnamed", **document, "base": Path()})
+    except ValidationError as errors:
+        for error in errors.errors(include_url=False):
+            if error["type"] == "too_short" and error["input"]:
+                continue  # its invalid entries are reported one by one
+            yield _format_error(error["loc"], error)
+
+
+def _format_error(path: tuple[int | str, ...], error: Mapping[str, Any]) -> str:
+    *parents, key = path
+    match error["type"]:
+        case "extra_forbidden":
+            table = _TABLES.get(str(parents[0])) if parents else StudyConfig
+            hint = _suggest_key(str(key), table)
+            return f"{_location(parents)}unknown key {key!r}{hint}"
+        case "missing":
+            return f"{_location(parents)}{key} is missing"
+        case "value_error":
+            return f"{_location(path)}{error['ctx']['error']}"
+        case _:
+            message = error["msg"].replace("Input", "it", 1)
+            return f"{_location(path)}{message}, got {error['input']!r}"
+
+
+def _location(path: Sequence[int | str]) -> str:
+    """Return a position in the file, counting from 1."""
+    words = [f"{part + 1}" if isinstance(part, int) else part for part in path]
+    return f"{' '.join(words)}: " if words else ""
+
+
+def _suggest_key(key: str, table: type[BaseModel] | None) -> str:
+    fields = table.model_fields if table else {}
+    names = [field.alias or name for name, field in fields.items() if name != "base"]
+    near = get_close_matches(key, names, n=1)
+    hint = f"did you mean {near[0]}" if near else f"keys are {', '.join(names)}"
+    return f" ({hint})" if names else ""
+
+
+def _find_conflicts(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield contradictions between entries, as far as these can be read."""
+    families, supervised, controls = (_get_entries(document, key) for key in _MODEL_TABLES)
+    pairs = [_get_texts(family, "backbone", "pretraining") for family in families]
+    backbones = _get_column(supervised, "backbone")
+    models = _get_column(families, "zero_shot", "finetuned")
+    models += _get_column([*supervised, *controls], "model")
+    for pair in _find_duplicates(pair for pair in pairs if len(pair) == 2):
+        yield f"family: {', '.join(pair)} is there more than once"
+    for backbone in _find_duplicates(backbones):
+        yield f"supervised: {backbone} is there more than once"
+    for model in _find_duplicates(models):
+        yield f"the model {model} is there more than once: give each model once"
+    family_backbones = {pair[0] for pair in pairs if len(pair) == 2}
+    for backbone in backbones:
+        if backbone not in family_backbones:
+            yield f"supervised: no family has the backbone {backbone!r}"
+    for name in _find_duplicates(_get_column(_get_entries(document, "shift"), "name")):
+        yield f"shift: {name} is there more than once"
+    alphas = [a for a in _get_list(document, "alphas") if isinstance(a, int | float)]
+    if any(second <= first for first, second in pairwise(alphas)):
+        yield f"alphas: {alphas} do not ascend"
+
+
+def _get_list(document: Mapping[str, Any], key: str) -> list[Any]:
+    value = document.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _get_entries(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    return [entry for entry in _get_list(document, key) if isinstance(entry, dict)]
+
+
+def _get_texts(entry: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
+    return tuple(value for key in keys if isinstance(value := entry.get(key), str))
+
+
+def _get_column(entries: Sequence[Mapping[str, Any]], *keys: str) -> list[str]:
+    return [text for entry in entries for text in _get_texts(entry, *keys)]
+
+
+def _find_duplicates(items: Iterable[_Item]) -> list[_Item]:
+    return [item for item, count in Counter(items).items() if count > 1]

@@ -1,0 +1,1 @@
+"""Layer-wise CKA of two models."""

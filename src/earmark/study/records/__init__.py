@@ -1,0 +1,1 @@
+"""Record makers, one file for each signature."""

@@ -1,0 +1,121 @@
+"""Records of the singular directions of a head: how privileged each one is."""
+
+from functools import partial
+from math import isfinite
+
+from torch import Tensor
+
+from ...data.image_set import ImageSet
+from ...models.classifier import Head
+from ...records import Record
+from ...signatures.ablation import prediction_flips
+from ...signatures.directions import Directions, ImportanceIntervals, importance_intervals
+from ...signatures.kurtosis import OutlierFeatures
+from ...statistics.intervals import accuracy_interval
+from .accuracy import Batches
+from .pruning import head_inputs
+
+N_ABLATED = 10  # of the most important directions, each removed alone
+
+_OF_THE_WEIGHTS = "of the weights alone: nothing is sampled"
+_ONE_IMAGE = "one image has no interval"
+_NEAR_0 = "no interval: too near 0 where importances lie closer together than their noise"
+_NULL = "singular value 0: the direction is arbitrary"
+
+
+def direction_records(
+    row: partial[Record], directions: Directions, activations: Batches
+) -> list[Record]:
+    """Record the spectrum, Eq. 4 and its two factors, and their summaries."""
+    n_images = sum(map(len, activations))
+    intervals = importance_intervals(directions, activations) if n_images > 1 else None
+    row = partial(row, variant=_variant(directions))
+    of_the_weights = {
+        "singular_value": directions.singular_values,
+        "head_importance": directions.head_importance,
+        "decision_share": directions.class_varying_share,
+    }
+    records = [
+        row(quantity=quantity, value=value, coordinate=float(index), note=_OF_THE_WEIGHTS)
+        for quantity, values in of_the_weights.items()
+        for index, value in enumerate(values.tolist())
+    ]
+    return records + _importance_records(partial(row, n=n_images), directions, intervals)
+
+
+def _variant(directions: Directions) -> str:
+    return "class-centered" if directions.class_centered else ""
+
+
+def _importance_records(
+    row: partial[Record], directions: Directions, intervals: ImportanceIntervals | None
+) -> list[Record]:
+    """Record what rests on images."""
+    count, rho = len(directions.right), directions.rank_correlation()
+    columns = {
+        "encoder_importance": (
+            directions.encoder_importance,
+            _interval_fields(intervals and intervals.encoder_importance, count),
+        ),
+        "importance": (
+            directions.importance,
+            _interval_fields(intervals and intervals.importance, count),
+        ),
+    }
+    records = [
+        row(
+            quantity=quantity,
+            value=value,
+            coordinate=float(index),
+            **(fields if index < directions.rank else {"note": _NULL}),
+        )
+        for quantity, (values, all_fields) in columns.items()
+        for index, (value, fields) in enumerate(zip(values.tolist(), all_fields, strict=True))
+    ]
+    (fields,) = _interval_fields(intervals and intervals.importance_ratio, 1)
+    ratio = directions.importance_ratio
+    records.append(row(quantity="importance_ratio", value=ratio, **fields))
+    if isfinite(rho):
+        row = partial(row, quantity="spearman_sigma_importance", n=directions.rank)
+        records.append(row(value=rho, note=_NEAR_0))
+    return records
+
+
+def _interval_fields(interval: Tensor | None, count: int) -> list[dict[str, float | str]]:
+    """Return the interval fields of several records, or the reason for none."""
+    if interval is None:
+        return [{"note": _ONE_IMAGE}] * count
+    return [{"low": low, "high": high} for low, high in interval.view(2, -1).T.tolist()]
+
+
+def ablation_records(
+    row: partial[Record], head: Head, images: ImageSet, activations: Batches, directions: Directions
+) -> list[Record]:
+    """Record how many predictions change without each of the most important directions."""
+    inputs, top = head_inputs(head, activations), directions.ranking[:N_ABLATED]
+    classes = images.class_to_label
+    flips = prediction_flips(
+        head.weight, inputs, directions, top, bias=head.bias, class_to_label=classes
+    )
+    records, n = list[Record](), flips.images
+    row = partial(row, quantity="flipped_predictions", dataset=images.name, n=n)
+    for index, count in zip(flips.directions.tolist(), flips.flip_counts.tolist(), strict=True):
+        low, high = accuracy_interval(count, n)
+        records.append(row(value=count / n, coordinate=float(index), low=low, high=high))
+    return records
+
+
+def outlier_energy_records(
+    row: partial[Record], directions: Directions, outliers: OutlierFeatures
+) -> list[Record]:
+    """Record the share of each direction that lies on the outlier features."""
+    count, expected = len(outliers.features), outliers.expected_energy
+    features = "1 feature" if count == 1 else f"{count:,} features"
+    note = (
+        f"on the {features} with the largest part in the kurtosis, of "
+        f"{len(outliers.feature_kurtosis):,}: {100 * expected:.1f} % expected by chance; "
+        "the weights are known, so that there is no interval"
+    )
+    row = partial(row, quantity="outlier_energy", variant=_variant(directions), note=note)
+    energies = outliers.energy_fraction(directions.right).tolist()
+    return [row(value=energy, coordinate=float(index)) for index, energy in enumerate(energies)]

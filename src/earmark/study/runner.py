@@ -1,0 +1,341 @@
+"""Runner of a study: one unit at a time, from its models to their records."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from re import sub
+from shutil import rmtree
+from typing import TYPE_CHECKING
+
+from .._progress import ProgressCallback, no_progress
+from ..activations import EncodeConfig, cached_activations
+from ..data.image_folder import list_folders
+from ..models._quiet import one_line
+from ..models.classifier import Classifier
+from ..models.factory import load_model
+from ..records import Record, Records, read_key, read_records, write_records
+from ..signatures.effective_robustness import Baseline
+from ..training.image_run import ComputeConfig, run_key, train_on_images
+from ..training.image_stream import find_train_data, training_folder
+from ..training.random_init import random_classifier, random_head, reinitialize
+from ..training.recipes import FINETUNE, SUPERVISED, EpochRecipe
+from ..weights.interpolation import interpolate_classifiers
+from .baselines import AvailableBaselines, baselines_for, load_baseline
+from .eval_sets import EvalSets, find_eval_sets
+from .measure import INTERPOLATION_MEASUREMENTS, measure_model
+from .record_key import baselines_key, eval_sets_key, model_key, record_key, settings_key
+from .records.cka import layer_cka_records
+from .units import StudyModel, StudyUnit
+
+if TYPE_CHECKING:
+    from .config import Cka, Overrides, StudyConfig
+
+RECORDS_FOLDER = "records"
+_MODEL_ERRORS = (ValueError, OSError, RuntimeError)  # of one model; the study goes on
+_VERBS = {"loaded": "load", "finetuned": "finetune", "trained": "train", "untrained": "make"}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Data, output folder and compute settings of a study."""
+
+    study_config: "StudyConfig"
+    data: Path  # folder of ImageNet, its shifts and Broden
+    out: Path
+    device: str = "cpu"
+    encoding: EncodeConfig = field(default_factory=EncodeConfig)
+    cache_images: bool = False  # keep decoded images in memory
+
+    @property
+    def store(self) -> Path:
+        """Folder of cached activations."""
+        return self.out / "activations"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Task that failed, with the full name of its model, and the reason in one line."""
+
+    task: str
+    reason: str
+
+
+@dataclass
+class UnitResult:
+    """Records and failures of one study unit, filled as the unit runs."""
+
+    records: list[Record]
+    failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class _FamilyEndpoint:
+    """Model with its key, which is computed once since it reads all weights."""
+
+    model: Classifier
+    key: dict[str, object]
+
+
+class StudyRunner:
+    """Runner of study units, one after another; evaluation sets are read once for all."""
+
+    def __init__(self, run_config: RunConfig, progress: ProgressCallback = no_progress) -> None:
+        self._config = run_config
+        self._progress = progress
+        self._eval_set_cache: dict[tuple[str, ...], tuple[EvalSets, dict[str, object]]] = {}
+        self._loaded: dict[str, Classifier] = {}  # of the unit at work
+        encoding = run_config.encoding
+        self._measure_model = partial(measure_model, encoding=encoding, progress=progress)
+
+    def run_unit(self, unit: StudyUnit) -> UnitResult:
+        """Measure a unit's models, what lies between them, and their layers; failures are noted."""
+        result = UnitResult([], [])
+        endpoints: list[_FamilyEndpoint] = []
+        for study_model in unit.models:
+            if (model := self._prepare(study_model, result)) is not None:
+                endpoints.append(endpoint := _FamilyEndpoint(model, model_key(model)))
+                with _collect_failures(f"measure {study_model.name}", result):
+                    result.records.extend(self._measure(study_model, endpoint))
+        config = self._config.study_config
+        for alpha in config.alphas if len(endpoints) == 2 else ():
+            with _collect_failures(f"measure {unit.label} at alpha {alpha:g}", result):
+                result.records.extend(self._interpolate(unit, endpoints, alpha))
+        if len(endpoints) == 2 and config.cka is not None:
+            with _collect_failures(f"compare the layers of {unit.label}", result):
+                result.records.extend(self._compare_layers(unit, endpoints, config.cka))
+        self._loaded.clear()
+        return result
+
+    def _prepare(self, study_model: StudyModel, result: UnitResult) -> Classifier | None:
+        """Load or train a model; None if it is vacant or fails."""
+        if study_model.origin == "vacant":
+            return None
+        with _collect_failures(f"{_VERBS[study_model.origin]} {study_model.name}", result):
+            return study_model.label(self._build(study_model))
+        return None
+
+    def _build(self, study_model: StudyModel) -> Classifier:
+        if study_model.origin == "trained":
+            return self._train_from_scratch(study_model)
+        loaded = self._load(study_model.source)
+        if study_model.origin == "finetuned":
+            return self._finetune(study_model, loaded)
+        if study_model.origin == "untrained":
+            control = reinitialize(loaded)
+            control.encoder.to(self._config.device)
+            return control
+        if not loaded.classes:
+            raise ValueError(
+                f"{study_model.source} has neither a head nor a text tower to make one "
+                "with: give a model with a head, or finetune it."
+            )
+        return loaded
+
+    def _load(self, source: str) -> Classifier:
+        if source not in self._loaded:
+            self._loaded[source] = load_model(
+                source,
+                device=self._config.device,
+                cache=self._config.out / "heads",
+                progress=partial(self._progress, "encode the class names"),
+            )
+        return self._loaded[source]
+
+    def _train_from_scratch(self, study_model: StudyModel) -> Classifier:
+        overrides = self._config.study_config.train
+        recipe, classes = apply_overrides(SUPERVISED, overrides), self._training_classes()
+        start = random_classifier(
+            study_model.source, classes, name=study_model.name, seed=recipe.seed
+        )
+        return self._train(study_model, start, recipe, overrides)
+
+    def _finetune(self, study_model: StudyModel, classifier: Classifier) -> Classifier:
+        overrides = self._config.study_config.finetune
+        recipe = apply_overrides(FINETUNE, overrides)
+        if not classifier.classes:  # an encoder that learned without labels or words
+            classes, features = self._training_classes(), classifier.head.weight.shape[1]
+            head = random_head(features, len(classes), seed=recipe.seed)
+            classifier = replace(classifier, head=head, classes=classes)
+        return self._train(study_model, classifier, recipe, overrides)
+
+    def _training_classes(self) -> tuple[str, ...]:
+        return tuple(list_folders(training_folder(self._config.data)))
+
+    def _train(
+        self,
+        study_model: StudyModel,
+        start: Classifier,
+        recipe: EpochRecipe,
+        overrides: "Overrides",
+    ) -> Classifier:
+        config = self._config
+        compute = ComputeConfig(
+            config.device,
+            micro_batch=min(overrides.micro_batch or 64, recipe.batch_size),
+            workers=config.encoding.workers,
+            precision=overrides.precision or "float32",
+        )
+        start = study_model.label(start)
+        train_data = find_train_data(config.data, start.classes)
+        # Other weights, images or recipes are another run, in a folder of its own.
+        key = run_key(start, train_data, recipe, compute)[:8]
+        folder = config.out / "models" / f"{slug(study_model.name)}-{key}"
+        trained = train_on_images(
+            start, train_data, recipe, folder, compute_config=compute, progress=self._progress
+        )
+        trained.encoder.to(config.device)
+        return trained
+
+    def _measure(self, study_model: StudyModel, endpoint: _FamilyEndpoint) -> list[Record]:
+        model = endpoint.model
+        eval_sets, hashes = self._eval_sets(model)
+        baselines = self._baselines(model, eval_sets)
+        fingerprint, store = str(endpoint.key["encoder"]), self._config.store
+        inputs = model, eval_sets, baselines.baselines, store
+        compute = partial(self._measure_model, *inputs, fingerprint=fingerprint)
+        key = self._key("scan", hashes, baselines.baselines, model=endpoint.key)
+        records = self._cached_records(study_model.name, key, compute)
+        return [*baselines.records, *study_model.tag(records)]
+
+    def _interpolate(
+        self, unit: StudyUnit, endpoints: Sequence[_FamilyEndpoint], alpha: float
+    ) -> list[Record]:
+        zero_shot, finetuned = (endpoint.model for endpoint in endpoints)
+        eval_sets, hashes = self._eval_sets(zero_shot)
+        if eval_sets.in_distribution.labels is None:
+            raise ValueError(
+                f"{eval_sets.in_distribution.root} has no class folders of the head's "
+                "classes, and interpolated models need labels: give some, or no alphas."
+            )
+        baselines = self._baselines(zero_shot, eval_sets).baselines
+        name = interpolation_name(unit, alpha)
+        store = self._config.out / "along" / slug(name)
+
+        def compute() -> list[Record]:
+            model = replace(interpolate_classifiers(zero_shot, finetuned, alpha), name=name)
+            inputs, measurements = (eval_sets, baselines, store), INTERPOLATION_MEASUREMENTS
+            return self._measure_model(model, *inputs, measurements=measurements)
+
+        ends = [endpoint.key for endpoint in endpoints]
+        key = self._key("along", hashes, baselines, ends=ends, alpha=alpha)
+        try:
+            records = self._cached_records(name, key, compute)
+        finally:
+            rmtree(store, ignore_errors=True)  # as many gigabytes again for each alpha
+        return unit.first.tag(records, alpha=alpha)
+
+    def _compare_layers(
+        self, unit: StudyUnit, endpoints: Sequence[_FamilyEndpoint], cka_config: "Cka"
+    ) -> list[Record]:
+        zero_shot, finetuned = (endpoint.model for endpoint in endpoints)
+        eval_sets, hashes = self._eval_sets(zero_shot)
+
+        def compute() -> list[Record]:
+            inputs = finetuned, zero_shot, self._readable_sets(zero_shot, eval_sets), cka_config
+            workers = self._config.encoding.workers
+            return layer_cka_records(*inputs, workers=workers, progress=self._progress)
+
+        ends = [endpoint.key for endpoint in endpoints]
+        key = self._key("cka", hashes, (), ends=ends, how=cka_config.model_dump())
+        return unit.first.tag(self._cached_records(layer_cka_name(unit), key, compute))
+
+    def _readable_sets(self, model: Classifier, eval_sets: EvalSets) -> EvalSets:
+        """Return the sets without the images that measuring skipped."""
+        encoding = self._config.encoding
+        if not encoding.skip_unreadable:
+            return eval_sets
+        id_set, *shifts = (
+            images.exclude(
+                cached_activations(model, images, self._config.store, encoding=encoding).skipped
+            )
+            for images in (eval_sets.in_distribution, *eval_sets.shifts)
+        )
+        return replace(eval_sets, in_distribution=id_set, shifts=tuple(shifts))
+
+    def _eval_sets(self, model: Classifier) -> tuple[EvalSets, dict[str, object]]:
+        """Return the images for a model's classes, and their hashes; found once."""
+        if model.classes not in self._eval_set_cache:
+            config, study = self._config, self._config.study_config
+            eval_sets = find_eval_sets(
+                model,
+                config.data,
+                shifts={shift.name: study.resolve_path(shift.folder) for shift in study.shifts},
+                concepts=study.resolve_path(study.concepts) if study.concepts else None,
+                exclude=[config.out],
+                progress=self._progress,
+            )
+            eval_sets = eval_sets.with_fingerprints()
+            hashes = eval_sets_key(eval_sets)
+            if config.cache_images:
+                eval_sets = eval_sets.cached()
+            self._eval_set_cache[model.classes] = eval_sets, hashes
+        return self._eval_set_cache[model.classes]
+
+    def _baselines(self, model: Classifier, eval_sets: EvalSets) -> AvailableBaselines:
+        study = self._config.study_config
+        own = load_baseline(study.baseline, study.base) if study.baseline else None
+        return baselines_for(model.classes, eval_sets, own=own)
+
+    def _key(
+        self,
+        kind: str,
+        hashes: Mapping[str, object],
+        baselines: Sequence[Baseline],
+        **inputs: object,
+    ) -> str:
+        settings = settings_key(self._config.encoding, self._config.device)
+        lines = baselines_key(baselines)
+        return record_key(kind, sets=hashes, lines=lines, settings=settings, **inputs)
+
+    def _cached_records(
+        self, name: str, key: str, compute: Callable[[], Sequence[Record]]
+    ) -> Records:
+        """Read the records of a key; compute and write them if there are none."""
+        path = records_file(self._config.out, name)
+        if read_key(path) != key:
+            write_records(path, compute(), key=key)
+        return read_records(path)
+
+
+def interpolation_name(unit: StudyUnit, alpha: float) -> str:
+    """Return the name of a model between the two of a family."""
+    first, second = unit.models
+    return f"{first.name} to {second.name}, alpha {alpha:g}"
+
+
+def layer_cka_name(unit: StudyUnit) -> str:
+    """Return the name of the layer comparison of a family's two models."""
+    first, second = unit.models
+    return f"{first.name} to {second.name}, layers"
+
+
+def apply_overrides(recipe: EpochRecipe, overrides: "Overrides") -> EpochRecipe:
+    """Return a recipe with the changes of a study config; compute settings are no part."""
+    fields = overrides.set_fields()
+    return replace(recipe, **{key: fields[key] for key in fields if hasattr(recipe, key)})
+
+
+def records_file(out: Path, name: str) -> Path:
+    """Return the path of the records of one piece of work, which no other name has.
+
+    >>> records_file(Path("s"), "ViT-B-16,openai").name
+    'ViT-B-16_openai-28cfe8.parquet'
+    """
+    return out / RECORDS_FOLDER / f"{slug(name)}.parquet"
+
+
+def slug(name: str) -> str:
+    """Return a name that a file can have, with six digits of a hash against collisions."""
+    return f"{sub(r'[^A-Za-z0-9.-]+', '_', name)[:80]}-{sha256(name.encode()).hexdigest()[:6]}"
+
+
+@contextmanager
+def _collect_failures(task: str, result: UnitResult) -> Generator[None]:
+    """Note a failure of one model, so that the study goes on."""
+    try:
+        yield
+    except _MODEL_ERRORS as error:
+        result.failures.append(Failure(task, one_line(error)))

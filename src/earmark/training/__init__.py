@@ -1,0 +1,1 @@
+"""Training: a `Classifier` in, a trained `Classifier` out."""

@@ -1,1 +1,0 @@
-"""How a model changes: a `Classifier` in, a `Classifier` out."""

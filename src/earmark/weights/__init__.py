@@ -1,0 +1,1 @@
+"""Weight-space operations without training: interpolation, soups, low rank."""

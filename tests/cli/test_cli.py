@@ -1,0 +1,230 @@
+"""Tests of the command: help, errors, progress, and what is common to all commands."""
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from earmark import cli
+from earmark.cli import console
+from earmark.cli._malloc import keep_freed_memory
+
+COMMANDS = ["audit", "check", "cka", "demo", "er", "finetune", "interpolate", "prune"]
+COMMANDS += ["report", "scan", "soup", "study", "train"]
+IMPERATIVES = {"Average", "Compare", "Compute", "Finetune", "Interpolate", "Measure"}
+IMPERATIVES |= {"Prune", "Rebuild", "Run", "Test", "Train", "Validate", "Write"}
+
+
+def earmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "earmark", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_names_the_commands():
+    ran = earmark("--help")
+
+    assert ran.returncode == 0
+    assert all(command in ran.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_an_example(command: str):
+    assert f"Example: earmark {command} " in earmark(command, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "nowhere"], "error: No records at nowhere"),
+        (["er", "--csv", "nowhere.csv"], "nowhere.csv"),
+        (["er", "--model", "[no such model]"], "No model fits '[no such model]'"),
+        (["train", "--pool", "lab", "--device", "abacus", "--out", "towers"], "abacus"),
+    ],
+)
+def test_a_failure_is_one_line_and_exit_code_1(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+
+    ran = earmark(*arguments)
+
+    assert ran.returncode == 1
+    assert message in ran.stderr
+    assert ran.stderr.startswith("error: ")
+    assert ran.stderr.count("\n") == 1
+    assert not ran.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["er", "--sort", "up"], ["er", "--top", "0"], ["fly"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]):
+    assert earmark(*arguments).returncode == 2
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+
+    ran = earmark("demo", "--out", str(tmp_path / "file"))
+
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("error: ")
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["scan", "m", "--data", "d", "--out", "o"], ["scan"], ["study", "lab"]]
+)
+def test_the_former_name_of_an_option_is_refused_in_one_line(arguments: list[str]):
+    ran = CliRunner().invoke(cli.app, [*arguments, "--keep", "float16"])
+
+    assert ran.exit_code == 2
+    assert ran.stderr == "error: --keep was renamed: use --activation-dtype.\n"
+    assert not ran.stdout
+
+
+@pytest.mark.parametrize("command", ["scan", "study"])
+def test_the_help_names_new_options_alone(command: str):
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, [command, "--help"]).stdout
+
+    assert "--activation-dtype" in shown
+    assert "--keep" not in shown
+
+
+def test_every_option_and_command_is_described():
+    for command in get_command(cli.app).commands.values():
+        assert command.help
+        assert command.help.split()[0] in IMPERATIVES
+        for parameter in command.params:
+            text = parameter.help or ""
+            assert getattr(parameter, "hidden", False) or text[:1].isupper(), parameter.name
+            assert getattr(parameter, "hidden", False) or text.endswith("."), parameter.name
+
+
+def test_progress_off_a_terminal_is_a_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    times = iter([0, 1, 59, 60, 61, 119.5, 130, 191])
+    monkeypatch.setattr(console, "monotonic", lambda: next(times))
+
+    with console.show_progress() as progress:
+        for done in range(1, 8):
+            progress("encode [x]", 1000 * done, 7000)
+
+    output = capsys.readouterr()
+    assert output.err.splitlines() == [
+        "encode [x]: 3,000 of 7,000",
+        "encode [x]: 6,000 of 7,000",
+        "encode [x]: 7,000 of 7,000",
+    ]
+    assert not output.out
+
+
+def test_each_item_of_a_list_of_faults_has_a_line(capsys: pytest.CaptureFixture[str]):
+    console.print_error("error", "Two problems:\n- no [file]\n- no\n  name")
+
+    assert capsys.readouterr().err == "error: Two problems:\n- no [file]\n- no name\n"
+
+
+FAULTS = """
+import resource
+import numpy as np
+from earmark.cli._malloc import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def freed():
+    before = faults()
+    for _ in range(5):
+        np.ones(2**26, np.uint8)
+    return faults() - before
+
+before = freed()
+keep_freed_memory()
+np.ones(2**26, np.uint8)
+print(before, freed())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize("asked", ["", "MALLOC_TRIM_THRESHOLD_"])
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise(asked: str):
+    kept = {key: value for key, value in os.environ.items() if "MALLOC" not in key}
+    environment = {**kept, asked: "131072"} if asked else kept
+    environment["NUMPY_MADVISE_HUGEPAGE"] = "0"
+    ran = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=environment
+    )
+
+    before, after = map(int, ran.stdout.split())
+
+    assert before > 1000
+    assert (after > 1000) == bool(asked)
+
+
+TRIM, MMAP = -1, -3  # as malloc.h numbers them
+
+
+def asked_of(
+    monkeypatch: pytest.MonkeyPatch, answers: list[int], **environment: str
+) -> list[tuple[int, int]]:
+    """What a C library is asked for, whose `mallopt` answers in turn what it is told to."""
+    asked: list[tuple[int, int]] = []
+    left = iter(answers)
+
+    def mallopt(parameter: int, value: int) -> int:
+        asked.append((parameter, value))
+        return next(left)
+
+    for name in [name for name in os.environ if name.startswith(("MALLOC", "GLIBC"))]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("answers", "thresholds"),
+    [([1, 1], [2**30]), ([0, 1, 1], [2**30, 2**25]), ([0, 0], [2**30, 2**25])],
+)
+def test_a_refused_threshold_gives_way_to_a_smaller_one(
+    answers: list[int], thresholds: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    """Some of glibc's versions allow 32 MiB at most; the other would then do nothing."""
+    asked = asked_of(monkeypatch, answers)
+
+    blocks = [value for parameter, value in asked if parameter == MMAP]
+    assert blocks == thresholds
+    trimmed = [value for parameter, value in asked if parameter == TRIM]
+    assert trimmed == ([2**31 - 1] if any(answers) else [])
+    assert asked[: len(blocks)] == [(MMAP, value) for value in blocks]
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+def test_what_the_environment_says_of_the_allocator_stands(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    assert not asked_of(monkeypatch, [1, 1], **{name: "glibc.malloc.arena_max=1"})
+
+
+def test_the_command_keeps_memory_before_it_starts(monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: done.append("kept"))
+    monkeypatch.setattr(cli, "app", lambda: done.append("ran"))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back then
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+
+    cli.main()
+
+    assert done == ["kept", "ran"]

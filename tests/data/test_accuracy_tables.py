@@ -1,0 +1,599 @@
+"""Public accuracies and users' results, and the effective robustness that follows."""
+
+import csv
+import json
+import math
+import os
+import warnings
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earmark import PAPER_BASELINE, effective_robustness, fit_baseline
+from earmark.data.accuracy_tables import (
+    SHIFTS,
+    ModelAccuracies,
+    load_shipped_accuracies,
+    read_accuracies,
+)
+from earmark.study.robustness_table import (
+    MATCHED_BASELINE,
+    V2_MATCHED_FREQUENCY,
+    V2_THRESHOLD,
+    RobustnessTable,
+    caption,
+    describe_incomplete,
+    effective_robustness_table,
+    filter_models,
+    get_baseline,
+    save_table,
+    sort_rows,
+    table_as_json,
+)
+
+HEADER = "model,imagenet,imagenetv2,imagenet_r,imagenet_sketch,objectnet,imagenet_a"
+ON = {
+    "imagenet": 0.7,
+    V2_MATCHED_FREQUENCY: 0.6,
+    "imagenet_r": 0.5,
+    "imagenet_sketch": 0.4,
+    "objectnet": 0.3,
+    "imagenet_a": 0.2,
+}
+
+
+def facts(name: str) -> list[dict[str, str]]:
+    """A shipped CSV, read without earmark."""
+    text = (resources.files("earmark") / "data" / "facts" / name).read_text()
+    return list(csv.DictReader(text.splitlines()))
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def model(name: str = "m", **changed: float) -> ModelAccuracies:
+    return ModelAccuracies(name, "", "mine.csv", ON | changed)
+
+
+# What ships
+
+
+def test_shipped_models_are_those_of_the_files():
+    openclip, testbed = facts("openclip_zeroshot.csv"), facts("testbed_baselines.csv")
+
+    found = load_shipped_accuracies("openclip")
+    assert [one.name for one in found] == [f"{r['model']},{r['pretrained']}" for r in openclip]
+    assert [one.by_dataset["imagenet_a"] for one in found] == [
+        float(r["imagenet_a"]) for r in openclip
+    ]
+    assert all(set(one.by_dataset) == set(ON) for one in found)
+
+    found = load_shipped_accuracies("testbed")
+    assert [one.name for one in found] == [row["model"] for row in testbed]
+    assert [one.category for one in found] == [row["category"] for row in testbed]
+    for v2, column in (
+        (V2_THRESHOLD, "imagenetv2_threshold_0.7"),
+        (V2_MATCHED_FREQUENCY, "imagenetv2_matched_frequency"),
+    ):
+        assert [one.by_dataset[v2] for one in found] == [float(row[column]) for row in testbed]
+    assert sum(one.missing == ("imagenet_r",) for one in found) == 6
+    assert sum(bool(one.missing) for one in found) == 6
+
+
+# What users have
+
+# The header of docs/openclip_results.csv in open_clip, as it is.
+OPENCLIP_HEADER = (
+    "name,pretrained,Average perf. on 38 datasets,ImageNet 1k,Caltech-101,CIFAR-10,"
+    "CIFAR-100,CLEVR Counts,CLEVR Distance,Country211,Describable Textures,EuroSAT,"
+    "FGVC Aircraft,Food-101,GTSRB,ImageNet Sketch,ImageNet v2,ImageNet-A,ImageNet-O,"
+    "ImageNet-R,KITTI Vehicle Distance,MNIST,ObjectNet,Oxford Flowers-102,Oxford-IIIT Pet,"
+    "Pascal VOC 2007,PatchCamelyon,Rendered SST2,RESISC45,Stanford Cars,STL-10,SUN397,SVHN,"
+    "Flickr,MSCOCO,WinoGAViL,iWildCam,Camelyon17,FMoW,Dollar Street,GeoDE"
+)
+# And two of its rows. The average of the second is 030282.63... in the original, too.
+OPENCLIP_ROWS = """\
+ViT-B-16,openai,0.5626067910505228,0.6834,0.8901,0.9077,0.6695,0.2123,0.2231,0.2282,0.4495,\
+0.5594,0.2421,0.8872,0.4339,0.4824,0.6188,0.4995,0.4230,0.7770,0.2644,0.5135,0.5531,0.6907,\
+0.8886,0.7831,0.5072,0.6068,0.5822,0.6477,0.9825,0.6435,0.5190,0.7218,0.4275,0.4316,0.1099,\
+0.6808,0.1888,0.5876,0.8614
+ViT-g-14,laion2b_s34b_b88k,030282.6426775674661013,0.7847,0.9452,0.9815,0.8465,0.3768,0.1870,\
+0.3091,0.6856,0.6530,0.4441,0.9241,0.4964,0.6754,0.7158,0.6092,0.3705,0.9020,0.2700,0.7191,\
+0.6908,0.8010,0.9379,0.8166,0.5384,0.5678,0.6960,0.9394,0.9893,0.7411,0.5611,0.8456,0.5758,\
+0.4104,0.1524,0.4771,0.2090,0.6671,0.9090
+"""
+
+
+def test_reads_open_clips_table_as_it_is(tmp_path: Path):
+    path = written(tmp_path / "openclip_results.csv", f"{OPENCLIP_HEADER}\n{OPENCLIP_ROWS}")
+
+    found = read_accuracies(path)
+
+    shipped = {one.name: one.by_dataset for one in load_shipped_accuracies("openclip")}
+    assert [one.name for one in found] == ["ViT-B-16,openai", "ViT-g-14,laion2b_s34b_b88k"]
+    assert all(one.by_dataset == shipped[one.name] for one in found)
+    assert found[0].source == str(path)
+
+
+def result(folder: Path, dataset: str, acc1: float, **changed: object) -> None:
+    """One JSON file, as CLIP_benchmark writes it."""
+    content = {
+        "dataset": dataset,
+        "model": "ViT-B-16",
+        "pretrained": "openai",
+        "task": "zeroshot_classification",
+        "metrics": {"acc1": acc1, "acc5": 0.9, "mean_per_class_recall": acc1},
+        "language": "en",
+    } | changed
+    folder.mkdir(exist_ok=True, parents=True)
+    name = f"{len(list(folder.glob('*.json')))}.json"
+    (folder / name).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("prefix", ["", "wds/"])
+def test_reads_a_folder_of_clip_benchmark(tmp_path: Path, prefix: str):
+    names = ["imagenet1k", "imagenetv2", "imagenet-r", "imagenet_sketch", "objectnet"]
+    for name, accuracy in zip([*names, "imagenet-a"], ON.values(), strict=True):
+        result(tmp_path / name, prefix + name, accuracy)
+    result(tmp_path, f"{prefix}imagenet1k", 0.5, pretrained="laion2b_e16")
+
+    found = {one.name: one for one in read_accuracies(tmp_path)}
+
+    assert found["ViT-B-16,openai"].by_dataset == ON
+    assert found["ViT-B-16,laion2b_e16"].by_dataset == {"imagenet": 0.5}
+    assert found["ViT-B-16,laion2b_e16"].missing == SHIFTS
+
+
+def test_passes_over_other_datasets_tasks_and_languages(tmp_path: Path):
+    result(tmp_path, "imagenet1k", 0.7)
+    result(tmp_path, "cifar10", 0.9)
+    result(tmp_path, "imagenet1k", 0.8, task="linear_probe")
+    result(tmp_path, "wds/mscoco_captions", 0.8, task="zeroshot_retrieval", metrics={})
+    result(tmp_path, "imagenet1k", 0.2, language="ar")
+
+    found = {one.name: one.by_dataset for one in read_accuracies(tmp_path)}
+
+    assert found == {"ViT-B-16,openai": {"imagenet": 0.7}, "ViT-B-16,openai@ar": {"imagenet": 0.2}}
+
+
+def test_reads_one_json_file_by_its_content(tmp_path: Path):
+    result(tmp_path, "wds/objectnet", 0.4)
+    text = (tmp_path / "0.json").read_text()
+    path = tmp_path / "result.txt"
+    path.write_text(text, encoding="utf-8-sig")
+
+    assert [one.by_dataset for one in read_accuracies(path)] == [{"objectnet": 0.4}]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER,
+        "name,imagenet1k,v2,r,sketch,objectnet,a",
+        " Model ,ImageNet,ImageNetV2,ImageNet-R,ImageNet Sketch,ObjectNet,ImageNet_A",
+        "\ufeffmodel,imagenet_val,imagenetv2_matched_frequency,imagenet-r,sketch,objectnet,a",
+        "model,imagenet,imagenetv2-matched-frequency,r,sketch,objectnet,a",
+        '"model","imagenet","v2","r","sketch","objectnet","a"',
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\n\n"])
+def test_columns_go_by_many_names(tmp_path: Path, header: str, newline: str):
+    text = newline.join([header, '"a, b",.7,0.6,5e-1, .4 ,.3,.2', ""])
+
+    (found,) = read_accuracies(written(tmp_path / "mine.csv", text))
+
+    assert (found.model, found.pretraining, found.by_dataset) == ("a, b", "", ON)
+
+
+@given(accuracies=st.lists(st.floats(0, 1), min_size=6, max_size=6))
+def test_a_fraction_is_read_exactly(tmp_path_factory: pytest.TempPathFactory, accuracies):  # noqa: ANN001
+    cells = ",".join(map(repr, accuracies))
+    path = tmp_path_factory.getbasetemp() / "exact.csv"
+
+    (found,) = read_accuracies(written(path, f"{HEADER}\nm,{cells}\n"))
+
+    assert list(found.by_dataset.values()) == accuracies
+
+
+def test_an_empty_cell_is_what_the_model_lacks(tmp_path: Path):
+    text = f"{HEADER}\na,.7,.6,,.4,.3,\nb,,,.5,.4,.3,.2\n"
+
+    found = read_accuracies(written(tmp_path / "mine.csv", text))
+
+    assert [one.missing for one in found] == [
+        ("imagenet_r", "imagenet_a"),
+        ("imagenet", "imagenetv2"),
+    ]
+    assert describe_incomplete(found) == (
+        "a lacks imagenet_r, imagenet_a; b lacks imagenet, imagenetv2"
+    )
+    assert describe_incomplete(found * 2) == (
+        "a lacks imagenet_r, imagenet_a; b lacks imagenet, imagenetv2; "
+        "a lacks imagenet_r, imagenet_a; and 1 more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "mine.csv has no models: give a header"),
+        (f"{HEADER}\n", "mine.csv has no models"),
+        (f"{HEADER},imagenet_skech\nm", "unknown column 'imagenet_skech': known are "),
+        (f"{HEADER},v2\nm", "two columns for matched-frequency, 'imagenetv2' and 'v2'"),
+        ("imagenet\n.7\n", "no column 'model': known are model, "),
+        (f"{HEADER}\nm,.7,.6\n", "line 2 has 3 cells, the header 7: separate"),
+        (f"{HEADER}\nm,.7,.6,.5,.4,.3,.2,.1\n", "line 2 has 8 cells, the header 7"),
+        (f"{HEADER}\n\n ,.7,.6,.5,.4,.3,.2\n", "line 3 names no model"),
+        (f"{HEADER}\nm,70,.6,.5,.4,.3,.2\n", "line 2: imagenet is 70, .* divide percentages"),
+        (f"{HEADER}\nm,.7,.6,.5,.4,.3,-1\n", "line 2: imagenet_a is -1, .* measure it"),
+        (f"{HEADER}\nm,.7,nan,.5,.4,.3,.2\n", "matched-frequency is nan, not in .* again"),
+        (f"{HEADER}\nm,.7,.6,high,.4,.3,.2\n", "line 2: imagenet_r is 'high': give a num"),
+        (f'{HEADER}\nm,"0.7\n', "line 2 is malformed: unexpected end of data"),
+    ],
+)
+def test_names_what_is_wrong_with_a_csv(tmp_path: Path, text: str, message: str):
+    path = written(tmp_path / "mine.csv", text)
+
+    with pytest.raises(ValueError, match=message) as caught:
+        read_accuracies(path)
+
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{\n"dataset": ]', "line 2 is not JSON: Expecting value"),
+        ("nonsense", "line 1 is not JSON: Expecting value"),
+        ("[]", "not a result of CLIP_benchmark, .* move it elsewhere"),
+        ('{"dataset": "imagenet1k", "metrics": {}}', "not a result of CLIP_benchmark"),
+        ('{"dataset": "a", "model": "m", "pretrained": "p"}', "not a result of CLIP_benchmark"),
+        (
+            '{"dataset": "imagenet1k", "model": "m", "pretrained": "p", "metrics": {}}',
+            "acc1 is None: give a number",
+        ),
+        (
+            '{"dataset": "cifar10", "model": "m", "pretrained": "p", "metrics": {}}',
+            "no zero-shot result on ImageNet or its shifts",
+        ),
+    ],
+)
+def test_names_what_is_wrong_with_a_json(tmp_path: Path, text: str, message: str):
+    path = written(tmp_path / "mine.json", text)
+
+    with pytest.raises(ValueError, match=message) as caught:
+        read_accuracies(path)
+
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_results_on_one_dataset_are_one_too_many(tmp_path: Path):
+    result(tmp_path, "imagenet1k", 0.7)
+    result(tmp_path, "wds/imagenet1k", 0.71)
+
+    with pytest.raises(ValueError, match=r"two results on imagenet, .*0.json and .*1.json"):
+        read_accuracies(tmp_path)
+
+
+def test_an_empty_folder_holds_nothing(tmp_path: Path):
+    with pytest.raises(ValueError, match="no zero-shot result"):
+        read_accuracies(tmp_path)
+
+
+def test_a_missing_file(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"No file or folder at .*nothing.csv"):
+        read_accuracies(tmp_path / "nothing.csv")
+
+
+def test_a_file_that_is_no_text(tmp_path: Path):
+    (tmp_path / "mine.csv").write_bytes(b"model\xff\xfe")
+
+    with pytest.raises(ValueError, match=r"mine.csv is not UTF-8 text"):
+        read_accuracies(tmp_path / "mine.csv")
+
+
+# Lines
+
+
+def test_named_lines():
+    assert get_baseline("paper").baseline is PAPER_BASELINE
+    expected = {"testbed": (0.7601, -1.4895, 0.9945), MATCHED_BASELINE: (0.7569, -1.571, 0.9934)}
+    for name, numbers in expected.items():
+        line = get_baseline(name).baseline
+        found = (line.slope, line.intercept, line.pearson_r)
+        assert tuple(round(number, 4) for number in found) == numbers
+        assert (line.name, line.n) == (name, 287)
+
+
+def test_a_line_of_ones_own(tmp_path: Path):
+    rows = ["a,.3,.2,.1,.1,.1,.1", "b,.5,.4,.3,.2,.2,.1", "c,.8,.7,.5,.4,.3,.1", "d,,,,,,"]
+    path = written(tmp_path / "mine.csv", "\n".join([HEADER, *rows]))
+
+    line = get_baseline(str(path))
+
+    by_hand = fit_baseline([0.3, 0.5, 0.8], [0.6 / 5, 1.2 / 5, 2 / 5])
+    assert line.baseline.slope == pytest.approx(by_hand.slope)
+    assert line.baseline.intercept == pytest.approx(by_hand.intercept)
+    assert (line.baseline.name, line.v2) == (str(path), V2_MATCHED_FREQUENCY)
+    assert [one.name for one in line.excluded_models] == ["d"]
+
+
+def test_a_line_of_ones_own_on_the_other_imagenet_v2(tmp_path: Path):
+    header = HEADER.replace("imagenetv2", "imagenetv2_threshold_0.7")
+    rows = ["a,.3,.2,.1,.1,.1,.1", "b,.5,.4,.3,.2,.2,.1", "c,.8,.7,.5,.4,.3,.1"]
+
+    line = get_baseline(str(written(tmp_path / "mine.csv", "\n".join([header, *rows]))))
+
+    assert line.v2 == V2_THRESHOLD
+
+
+def test_a_line_needs_one_imagenet_v2(tmp_path: Path):
+    header = f"{HEADER},imagenetv2_threshold_0.7"
+    rows = ["a,.3,.2,.1,.1,.1,.1,", "b,.5,,.3,.2,.2,.1,.4", "c,.8,.7,.5,.4,.3,.1,"]
+    path = written(tmp_path / "mine.csv", "\n".join([header, *rows]))
+
+    with pytest.raises(ValueError, match=r"mine.csv mixes variants of ImageNet-V2"):
+        get_baseline(str(path))
+
+
+def test_a_line_needs_models(tmp_path: Path):
+    path = written(tmp_path / "mine.csv", f"{HEADER}\na,.3,.2,.1,.1,.1,.1\nb,.3,.2,.1,.1,.1,\n")
+
+    with pytest.raises(
+        ValueError,
+        match=r"No baseline can be fitted on .*mine.csv, 1 .*\(b lacks imagenet_a\): .* three",
+    ):
+        get_baseline(str(path))
+
+
+def test_an_unknown_line():
+    with pytest.raises(FileNotFoundError, match=r"'papre': take paper, testbed, testbed-m"):
+        get_baseline("papre")
+
+
+# Effective robustness
+
+
+@pytest.fixture(scope="module")
+def openclip() -> RobustnessTable:
+    return effective_robustness_table(load_shipped_accuracies("openclip"), get_baseline("paper"))
+
+
+def test_reproduces_the_papers_table_1(openclip: RobustnessTable):
+    """Two ViT-B-16 trained on LAION are known to differ from their public accuracies."""
+    printed = {
+        f"{row['open_clip_model']},{row['open_clip_pretrained']}": float(row["value"])
+        for row in facts("paper_models.csv")
+        if row["table"].startswith("1 ") and row["role"] == "zero-shot"
+    }
+    found = {row.name: 100 * row.effective_robustness for row in openclip.rows}
+
+    far = {name for name, points in printed.items() if abs(found[name] - points) > 1.8}
+    assert len(printed) == 12
+    assert far == {"ViT-B-16,laion400m_e32", "ViT-B-16,laion2b_s34b_b88k"}
+    assert all(abs(found[name] - printed[name]) < 3.2 for name in far)
+
+
+def test_a_row_follows_from_its_accuracies(openclip: RobustnessTable):
+    row = next(row for row in openclip.rows if row.name == "ViT-B-16,openai")
+    mean = (0.6188 + 0.7770 + 0.4824 + 0.5531 + 0.4995) / 5
+    line = 1 / (1 + math.exp(-(0.76 * math.log(0.6834 / (1 - 0.6834)) - 1.49)))
+
+    assert (row.imagenet, row.imagenetv2, row.imagenet_r) == (0.6834, 0.6188, 0.7770)
+    assert (row.imagenet_sketch, row.objectnet, row.imagenet_a) == (0.4824, 0.5531, 0.4995)
+    assert row.shifts == pytest.approx(mean)
+    assert row.effective_robustness == pytest.approx(mean - line)
+    assert (row.model, row.pretraining, row.source) == ("ViT-B-16", "openai", "openclip")
+    assert (row.baseline, row.v2) == ("paper", V2_MATCHED_FREQUENCY)
+
+
+def test_the_lines_own_imagenet_v2_is_taken_where_there_is_one():
+    both = model(**{V2_THRESHOLD: 0.9})
+    matched = get_baseline(MATCHED_BASELINE).baseline
+
+    (first, second) = effective_robustness_table([both, model()], get_baseline("paper")).rows
+    (third,) = effective_robustness_table([both], get_baseline(MATCHED_BASELINE)).rows
+
+    assert (first.v2, second.v2, third.v2) == (
+        V2_THRESHOLD,
+        V2_MATCHED_FREQUENCY,
+        V2_MATCHED_FREQUENCY,
+    )
+    assert (first.imagenetv2, second.imagenetv2, third.imagenetv2) == (0.9, 0.6, 0.6)
+    assert first.effective_robustness == effective_robustness(0.7, fmean([0.9, 0.5, 0.4, 0.3, 0.2]))
+    expected = effective_robustness(0.7, fmean([0.6, 0.5, 0.4, 0.3, 0.2]), baseline=matched)
+    assert third.effective_robustness == expected
+    for row in (first, second, third):
+        assert row.matched_frequency_robustness == expected
+
+
+def test_without_matched_frequency_none_stands_beside():
+    on = {dataset: accuracy for dataset, accuracy in ON.items() if dataset != V2_MATCHED_FREQUENCY}
+    other = ModelAccuracies("m", "", "mine.csv", on | {V2_THRESHOLD: 0.6})
+
+    (row,) = effective_robustness_table([other], get_baseline(MATCHED_BASELINE)).rows
+
+    assert (row.v2, row.matched_frequency_robustness) == (V2_THRESHOLD, None)
+
+
+def test_rows_say_whether_the_line_is_extrapolated_without_a_warning():
+    low, high = PAPER_BASELINE.id_range
+    models = [model(imagenet=x) for x in (low / 2, low, high, (1 + high) / 2)]
+
+    with warnings.catch_warnings(record=True) as caught:
+        rows = effective_robustness_table(models, get_baseline("paper")).rows
+
+    assert caught == []
+    assert [row.extrapolated for row in rows] == [True, False, False, True]
+
+
+def test_incomplete_models_are_left_out_and_listed():
+    table = effective_robustness_table(load_shipped_accuracies("testbed"), get_baseline("testbed"))
+
+    assert (len(table.rows), len(table.incomplete)) == (329, 6)
+    assert all(one.missing == ("imagenet_r",) for one in table.incomplete)
+
+
+def test_no_complete_model():
+    bare = ModelAccuracies("bare", "", "mine.csv", {"imagenet": 0.5})
+
+    with pytest.raises(ValueError, match="all five shifts: bare lacks imagenetv2, imagenet_r"):
+        effective_robustness_table([bare], get_baseline("paper"))
+    with pytest.raises(ValueError, match="all five shifts: there is none"):
+        effective_robustness_table([], get_baseline("paper"))
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_names_the_model_without_a_logit(accuracy: float):
+    models = [model(), model("perfect", imagenet=accuracy)]
+
+    with pytest.raises(ValueError, match=rf"perfect of mine.csv: .* {accuracy}: .* no logit"):
+        effective_robustness_table(models, get_baseline("paper"))
+
+
+# What a reader asks for
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("", ["RN50,openai", "ViT-B-16,openai", "vit-b-32"]),
+        ("VIT", ["ViT-B-16,openai", "vit-b-32"]),
+        ("*,openai", ["RN50,openai", "ViT-B-16,openai"]),
+        ("vit-b-??", ["vit-b-32"]),
+        ("[rv]*,*", ["RN50,openai", "ViT-B-16,openai"]),
+    ],
+)
+def test_matching(pattern: str, names: list[str]):
+    models = [
+        ModelAccuracies("RN50", "openai", "t", ON),
+        ModelAccuracies("ViT-B-16", "openai", "t", ON),
+        ModelAccuracies("vit-b-32", "", "t", ON),
+    ]
+
+    assert [one.name for one in filter_models(models, pattern)] == names
+
+
+def test_nothing_matches():
+    with pytest.raises(ValueError, match="No model fits 'vit': give part of a name"):
+        filter_models([model("RN50")], "vit")
+
+
+def test_order_and_top(openclip: RobustnessTable):
+    fields = {"er": "effective_robustness", "imagenet": "imagenet", "shifts": "shifts"}
+    for order, field in fields.items():
+        values = [getattr(row, field) for row in sort_rows(openclip, order).rows]
+        assert values == sorted(values, reverse=True)
+        assert len(values) == 121
+        top = sort_rows(openclip, order, top=7)
+        assert [getattr(row, field) for row in top.rows] == values[:7]
+        assert top.named_baseline == openclip.named_baseline
+    names = [row.name for row in sort_rows(openclip, "model").rows]
+    assert names == sorted(names, key=str.lower)
+
+
+def test_the_top_of_nothing(openclip: RobustnessTable):
+    with pytest.raises(ValueError, match="top must be >= 1, got 0"):
+        sort_rows(openclip, "er", top=0)
+
+
+def test_the_caption_says_what_to_know(tmp_path: Path):
+    rows = ["a,.3,.2,.1,.1,.1,.1", "b,.5,.4,.3,.2,.2,.1", "c,.8,.7,.5,.4,.3,.1", "d,,,,,,"]
+    path = written(tmp_path / "mine.csv", "\n".join([HEADER, *rows]))
+    public = [*load_shipped_accuracies("testbed"), model(imagenet=0.9)]
+
+    units, line, beside, other, outside, left_out = caption(
+        effective_robustness_table(public, get_baseline("paper"))
+    )
+    assert "in points" in units
+    assert line == (
+        "Line paper: logit(shifts) = 0.76 logit(ImageNet) - 1.49; r 0.99, n 287, "
+        "ImageNet-V2 threshold-0.7, ImageNet accuracies of 0.3 to 85.4 % "
+        "(n, V2 and range are inferred)."
+    )
+    assert MATCHED_BASELINE in beside
+    assert other.startswith("Not measured on ImageNet-V2 threshold-0.7: 1 of 330 models")
+    assert outside == "* ImageNet accuracy outside the line's range: 5 of 330."
+    assert left_out.startswith("Left out (6): resnet101-tencent-ml-images lacks")
+
+    assert len(caption(effective_robustness_table([model()], get_baseline(MATCHED_BASELINE)))) == 3
+    said = caption(effective_robustness_table([model()], get_baseline(str(path))))
+    assert said[1].endswith(
+        "n 3, ImageNet-V2 matched-frequency, ImageNet accuracies of 30.0 to 80.0 %."
+    )
+    assert said[-1] == (
+        "Not in the line (1): d lacks imagenet, imagenetv2, imagenet_r, "
+        "imagenet_sketch, objectnet, imagenet_a."
+    )
+
+
+# Files
+
+
+def test_csv_holds_the_rows(openclip: RobustnessTable, tmp_path: Path):
+    save_table(openclip, tmp_path / "new" / "er.csv")
+
+    rows = list(csv.DictReader((tmp_path / "new" / "er.csv").read_text().splitlines()))
+    assert [row["model"] for row in rows] == [row.model for row in openclip.rows]
+    for name in ("imagenet", "shifts", "effective_robustness", "matched_frequency_robustness"):
+        assert [float(row[name]) for row in rows] == [getattr(row, name) for row in openclip.rows]
+
+
+def test_json_holds_the_rows_and_the_line(tmp_path: Path):
+    bare = ModelAccuracies("bare", "", "mine.csv", {"imagenet": 0.5})
+    table = effective_robustness_table([model(), bare], get_baseline("testbed"))
+    save_table(table, tmp_path / "er.json")
+
+    found = json.loads((tmp_path / "er.json").read_text())
+
+    assert found == json.loads(table_as_json(table))
+    assert found["models"] == [asdict(row) for row in table.rows]
+    assert found["baseline"]["n"] == 287
+    assert found["baseline"]["v2"] == V2_THRESHOLD
+    assert found["incomplete"] == [{"model": "bare", "source": "mine.csv", "lacks": list(SHIFTS)}]
+
+
+def test_refuses_other_formats(openclip: RobustnessTable, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"er.xlsx: end it in .csv or .json"):
+        save_table(openclip, tmp_path / "er.xlsx")
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    openclip: RobustnessTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = written(tmp_path / "er.csv", "old")
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_table(openclip, path)
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"n": ' + "9" * 5001 + "}"])
+def test_json_that_python_cannot_hold(tmp_path: Path, text: str):
+    (tmp_path / "deep.json").write_text(text)
+
+    with pytest.raises(ValueError, match=r"deep.json is not a result of CLIP_benchmark"):
+        read_accuracies(tmp_path / "deep.json")
+
+
+def test_true_is_no_accuracy(tmp_path: Path):
+    result = {"dataset": "imagenet1k", "model": "m", "pretrained": "p", "metrics": {"acc1": True}}
+    (tmp_path / "r.json").write_text(json.dumps(result))
+
+    with pytest.raises(ValueError, match="acc1 is True: give a number"):
+        read_accuracies(tmp_path / "r.json")

@@ -1,0 +1,1 @@
+"""Fakes and oracles that several tests share."""
