@@ -10,6 +10,8 @@ from torch import nn
 import earmark
 from earmark import Classifier, ScanResult, Study, encode, read_dataset, read_records, scan
 from earmark.activations import EncodeConfig
+from earmark.api import figure_id
+from earmark.report.exhibits import EXHIBITS
 from earmark.study.scan import ScanConfig, scan_model
 
 CLASSES = ("cat", "dog", "fox")
@@ -124,6 +126,12 @@ def test_what_is_not_there_is_named(result: ScanResult, tmp_path: Path):
         Study(
             scan(model(), read_dataset(result.folder.parent / "id").root, out=tmp_path / "s").folder
         ).audit()
+
+
+def test_a_figures_number_names_it():
+    for exhibit in EXHIBITS:
+        word, number = exhibit.title.split()
+        assert exhibit.id == (figure_id(number) if word == "Figure" else f"table-{number}")
 
 
 def test_datasets_are_read_as_they_lie(photos: Path, tmp_path: Path):

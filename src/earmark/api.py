@@ -534,7 +534,13 @@ def _table(grid: "ResultsGrid", number: str) -> "Table":
 def _figure(grid: "ResultsGrid", number: str) -> "Figure":
     from .report.figures.charts import Figure
 
-    return _exhibit(grid, f"fig-{number:0>2}" if number.isdigit() else f"fig-{number}", Figure)
+    return _exhibit(grid, figure_id(number), Figure)
+
+
+def figure_id(number: str) -> str:
+    """Return the id of a figure, such as ``fig-04b`` for ``"4b"``."""
+    digits = number.rstrip("abc")
+    return f"fig-{digits:0>2}{number.removeprefix(digits)}"
 
 
 _Exhibit = TypeVar("_Exhibit")
@@ -542,14 +548,12 @@ _Exhibit = TypeVar("_Exhibit")
 
 def _exhibit(grid: "ResultsGrid", exhibit_id: str, kind: type[_Exhibit]) -> _Exhibit:
     """Build one exhibit; a ValueError names those that the records have."""
-    from .report.exhibits import EXHIBITS
+    from .report.exhibits import build_exhibits
 
-    for exhibit in EXHIBITS:
-        if exhibit.id in {exhibit_id, exhibit_id.replace("fig-", "fig-0")}:
-            built = exhibit.build(grid)
-            if isinstance(built, kind):
-                return built
-    word = kind.__name__.lower()
-    there = [b.number for e in EXHIBITS if isinstance(b := e.build(grid), kind)]
+    built = build_exhibits(grid, exhibit_id).get(exhibit_id)
+    if isinstance(built, kind):
+        return built
+    word, prefix = kind.__name__.lower(), exhibit_id.partition("-")[0]
+    numbers = ", ".join(exhibit.number for exhibit in build_exhibits(grid, prefix).values())
     number = exhibit_id.partition("-")[2].lstrip("0")
-    raise ValueError(f"No {word} {number}: these records have {word}s {', '.join(there)}.")
+    raise ValueError(f"No {word} {number}: these records have {word}s {numbers}.")

@@ -21,7 +21,7 @@ def records() -> list[Record]:
 
 
 def one(records: list[Record], number: str) -> Table:
-    table = build_exhibits(ResultsGrid.from_records(records))[f"table-{number}"]
+    table = build_exhibits(ResultsGrid.from_records(records), "table-")[f"table-{number}"]
     assert isinstance(table, Table)
     return table
 
@@ -101,7 +101,7 @@ def test_the_choice_of_a_line_is_said_in_points(records: list[Record]):
 
 
 def drawn(records: list[Record], number: str) -> list[dict[str, object]]:
-    figure = build_exhibits(ResultsGrid.from_records(records))[f"fig-{number}"]
+    figure = build_exhibits(ResultsGrid.from_records(records), f"fig-{number}")[f"fig-{number}"]
     assert isinstance(figure, Figure)
     return [point for points in figure.spec["datasets"].values() for point in points]
 

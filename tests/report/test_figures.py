@@ -26,7 +26,7 @@ def drawn() -> dict[str, Figure]:
 
 
 def figures(records: list[Record]) -> dict[str, Figure]:
-    built = build_exhibits(ResultsGrid.from_records(records)).values()
+    built = build_exhibits(ResultsGrid.from_records(records), "fig-").values()
     return {one.number: one for one in built if isinstance(one, Figure)}
 
 

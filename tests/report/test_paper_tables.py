@@ -36,7 +36,7 @@ def made(records: list[Record]) -> dict[str, Table]:
 
 
 def tables(records: list[Record]) -> dict[str, Table]:
-    built = build_exhibits(ResultsGrid.from_records(records)).values()
+    built = build_exhibits(ResultsGrid.from_records(records), "table-").values()
     return {one.number: one for one in built if isinstance(one, Table)}
 
 

@@ -36,7 +36,7 @@ def measured(blank: Record, quantity: str, value: float, **fields: object) -> Re
 
 
 def table(records: list[Record], number: str) -> Table:
-    built = build_exhibits(ResultsGrid.from_records(records))[f"table-{number}"]
+    built = build_exhibits(ResultsGrid.from_records(records), "table-")[f"table-{number}"]
     assert isinstance(built, Table)
     return built
 
@@ -354,7 +354,7 @@ def test_page_holds_every_table_and_figure(page: Page, out: Path):
 
 
 def test_page_shows_every_cell(page: Page):
-    built = build_exhibits(ResultsGrid.from_records(fake_records(directions=16)))
+    built = build_exhibits(ResultsGrid.from_records(fake_records(directions=16)), "table-")
     for one in built.values():
         for labels, cells in one.rows if isinstance(one, Table) else ():
             for text in (*labels, *(cell.text for cell in cells)):

@@ -34,7 +34,7 @@ def drawn(records: list[Record]) -> dict[str, Figure]:
 
 
 def figures(grid: ResultsGrid) -> dict[str, Figure]:
-    built = build_exhibits(grid).values()
+    built = build_exhibits(grid, "fig-").values()
     return {one.number: one for one in built if isinstance(one, Figure)}
 
 

@@ -95,9 +95,14 @@ def tiny_transformers(folder: Path) -> str:
 
 
 MAKERS = (tiny_open_clip, tiny_timm, small_torchvision, tiny_transformers)
+SLOW = [small_torchvision]  # its 576 features and 1,000 classes: the adapter has fast tests
 
 
-@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, marks=[pytest.mark.slow] if make in SLOW else []) for make in MAKERS],
+    ids=lambda make: make.__name__,
+)
 def test_each_family_is_measured_whole(make: Callable[[Path], str], tree: Path, tmp_path: Path):
     """The accuracy is that of a plain loop; everything else is there, too."""
     (tmp_path / "model").mkdir()

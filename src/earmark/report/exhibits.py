@@ -213,9 +213,13 @@ SECTIONS = (
 EXHIBITS = tuple(exhibit for section in SECTIONS for exhibit in section.exhibits)
 
 
-def build_exhibits(grid: ResultsGrid) -> dict[str, Built]:
-    """Return the tables and figures that the records have the numbers for, by id."""
-    built = ((exhibit.id, exhibit.build(grid)) for exhibit in EXHIBITS)
+def build_exhibits(grid: ResultsGrid, prefix: str = "") -> dict[str, Built]:
+    """Return the tables and figures that the records have the numbers for, by id.
+
+    With a prefix, such as ``table-``, only those whose id starts with it are built.
+    """
+    wanted = (exhibit for exhibit in EXHIBITS if exhibit.id.startswith(prefix))
+    built = ((exhibit.id, exhibit.build(grid)) for exhibit in wanted)
     return {id_: exhibit for id_, exhibit in built if exhibit}
 
 
