@@ -17,7 +17,7 @@ from .data.image_set import ImageSet
 from .data.imagenet import read_dataset as read_known_dataset
 from .data.registry import DATASETS, class_ids
 from .models.classifier import Classifier, Role
-from .records import SCAN_FILE, Record, Records, read_records
+from .records import SAMPLES_FOLDER, SCAN_FILE, Record, Records, read_records
 from .signatures.effective_robustness import Baseline
 from .study.baselines import load_baseline
 from .study.config import StudyConfig, load_study_config
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 PathLike: TypeAlias = str | Path
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
-
-SAMPLES_FOLDER = "samples"
 
 
 class Summary(tuple[SummaryRow, ...]):

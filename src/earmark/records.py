@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RECORDS_FILE = "records.parquet"
 SCAN_FILE = "scan.json"
+SAMPLES_FOLDER = "samples"  # of sheets of sample images
 FORMAT_VERSION = 2
 _KEY = b"earmark key"
 _VERSION = b"earmark format"

@@ -19,7 +19,13 @@ from helpers.imagenet_trees import (
 
 from earmark import Classifier, Head
 from earmark.activations import EncodeConfig
-from earmark.data.registry import PAPER_SHIFTS, class_ids, objectnet_to_imagenet
+from earmark.data.registry import (
+    DATASETS,
+    PAPER_SHIFTS,
+    DatasetInfo,
+    class_ids,
+    objectnet_to_imagenet,
+)
 from earmark.records import select
 from earmark.signatures.effective_robustness import PAPER_BASELINE
 from earmark.study.baselines import AvailableBaselines, baselines_for
@@ -50,6 +56,25 @@ def test_an_oracle_is_right_on_every_set(tree: Path, tmp_path: Path):
     found = accuracies(oracle(), tree, tmp_path)
 
     assert found == dict.fromkeys(("imagenet", *PAPER_SHIFTS, "shifts"), 1.0)
+
+
+def test_a_registered_shift_is_measured_outside_the_papers_mean(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data, wnids = tmp_path / "data", WNIDS[:3]
+    data.mkdir()
+    for entry in tree.iterdir():
+        (data / entry.name).symlink_to(entry)
+    for wnid, other in zip(wnids, WNIDS[1:4], strict=True):
+        save(data / "imagenet-cartoon" / wnid / "1.png", picture(PLACE[other]))
+    name = "imagenet-cartoon"
+    info = DatasetInfo(name, "ImageNet-Cartoon", "Cartoon", (name,), 3, class_set=wnids)
+    monkeypatch.setitem(DATASETS._datasets, name, info)
+
+    found = accuracies(oracle(), data, tmp_path / "store")
+
+    assert found[name] < 1  # each image shows another class than its folder's
+    assert found["shifts"] == 1
 
 
 def test_the_order_of_the_heads_classes_does_not_matter(tree: Path, tmp_path: Path):

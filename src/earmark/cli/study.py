@@ -35,7 +35,7 @@ def study(
     engine: Annotated[
         Literal["local", "ray"],
         options.compute_option(
-            help="Where to measure the models: here, one by one, or in parallel on a Ray cluster."
+            help="Engine: local measures one model after another, ray several on a cluster."
         ),
     ] = "local",
     device: options.Device = "cpu",

@@ -32,9 +32,8 @@ def classifier_from_module(
 ) -> Classifier:
     """Make a classifier of a module; see `Classifier.from_module`."""
     name = name or type(module).__name__
+    transform = transform or DEFAULT_TRANSFORM
     shown = transform if isinstance(transform, Preprocessing) else _CustomTransform(transform)
-    if transform is None:
-        shown = DEFAULT_TRANSFORM
     image = _probe_image(shown, name)
     encoder = deepcopy(module).eval().requires_grad_(requires_grad=False)
     device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))

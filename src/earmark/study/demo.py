@@ -15,12 +15,11 @@ from ..data.imagenet import read_dataset
 from ..data.registry import DATASETS
 from ..lab.checkpoints import LAB_MODELS, load_lab
 from ..lab.world import DATASET_FOLDERS, DEFAULT_IMAGE_COUNTS, LAB_SHIFTS, write_lab
-from ..records import RECORDS_FILE, Record, write_records
+from ..records import RECORDS_FILE, SAMPLES_FOLDER, Record, write_records
 from .baselines import lab_baseline
 from .eval_sets import EvalSets
 from .measure import measure_model
 
-SAMPLES_FOLDER = "samples"
 SHEET_SHAPE = (3, 12)  # rows and columns of a sheet of sample images
 
 
