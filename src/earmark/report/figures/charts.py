@@ -83,7 +83,7 @@ class Figure:
 
 def chart(points: Sequence[Point]) -> Chart:
     """Return a chart with its points inside its spec."""
-    return alt.Chart(alt.InlineData(values=list(points)))
+    return alt.Chart(alt.InlineData(values=tuple(points)))
 
 
 def identity_fields(role: str, model: str) -> Point:
@@ -192,8 +192,11 @@ def panel_title(grid: ResultsGrid, row: FamilyRow, subtitle: str) -> alt.Title:
 
 def panels(charts: Sequence[Chart], *, columns: Sequence[int]) -> dict[str, Any]:
     """Return the spec of several panels; the page takes the first number that fits."""
-    together = alt.concat(*charts, columns=columns[0])
-    return to_vega_lite(together) | {"usermeta": {"columns": list(columns)}}
+    # Altair's concat copies each chart several times, which takes longer than all else.
+    specs = [to_vega_lite(panel) for panel in charts]
+    datasets = {key: held for spec in specs for key, held in spec.pop("datasets").items()}
+    usermeta = {"columns": list(columns)}
+    return {"concat": specs, "columns": columns[0], "datasets": datasets, "usermeta": usermeta}
 
 
 def to_vega_lite(altair_chart: Chart) -> dict[str, Any]:
