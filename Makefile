@@ -5,7 +5,7 @@ BIN := .venv/bin
 # leaves it out.
 THINGSVISION ?= .venv-thingsvision/bin/python
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all test-oldest lint bench clean
 
 demo: .venv/installed
 	$(BIN)/earmark demo
@@ -22,6 +22,11 @@ test: .venv/developed lint
 test-all: .venv/developed lint
 	$(PYTEST) --hypothesis-profile thorough
 
+# Loading of models, with the oldest versions that pyproject.toml allows.
+test-oldest: .venv-oldest/installed
+	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest tests/models -m "not slow" \
+		--override-ini addopts=--strict-markers
+
 lint: .venv/developed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,7 +40,7 @@ bench: .venv/benched
 		$(if $(OUT),--out $(OUT))
 
 clean:
-	rm -rf .venv .venv-thingsvision earmark-demo earmark-bench
+	rm -rf .venv .venv-oldest .venv-thingsvision earmark-demo earmark-bench
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -51,6 +56,12 @@ clean:
 .venv/benched: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch .venv/installed $@
+
+.venv-oldest/installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+		--editable '.[hf]' beartype hypothesis jsonschema pandas pytest pytest-xdist
+	touch $@
 
 .venv-thingsvision/installed:
 	@echo "Installing thingsvision 2.7.3, some 7 GB; 'make bench THINGSVISION=' goes without."

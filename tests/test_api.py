@@ -1,5 +1,6 @@
 """The public API, from a model and a folder to records, tables and figures."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,57 @@ def test_the_stub_lists_the_public_names():
         assert getattr(earmark, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'scann'"):
         _ = earmark.scann
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("[]", "all of it: "),
+        ("{}", "model: "),
+        ('{"model": 3}', "model: "),
+        ('{"model": "m", "missing": {}}', "missing: "),
+        ('{"model": "m", "missing": [{"quantity": "accuracy"}]}', "missing.0.needs: "),
+        ('{"model": "m", "missing": [["accuracy", "labels"]]}', "missing.0: "),
+        ('{"model": "m", "lacking": null}', "lacking: |missing: "),
+        ('{"model": ' + "[" * 100_000, "all of it: "),
+        ("\x00\x01", "all of it: "),
+        ("", "all of it: "),
+    ],
+)
+def test_a_scan_file_of_another_shape(result: ScanResult, tmp_path: Path, content: str, match: str):
+    (tmp_path / "records.parquet").write_bytes((result.folder / "records.parquet").read_bytes())
+    (tmp_path / "scan.json").write_text(content)
+
+    with pytest.raises(
+        ValueError, match=rf"scan\.json is not what a scan writes \(({match})"
+    ) as error:
+        Study(tmp_path).report()
+
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith("scan again, or remove the file.")
+
+
+def test_what_an_earlier_scan_could_not_measure_is_told(result: ScanResult, tmp_path: Path):
+    (tmp_path / "records.parquet").write_bytes((result.folder / "records.parquet").read_bytes())
+    content = {"model": "mine", "lacking": [{"quantity": "accuracy", "needs": "labels"}]}
+    (tmp_path / "scan.json").write_text(json.dumps(content))
+
+    page = Study(tmp_path).report().read_text(encoding="utf-8")
+
+    assert "Accuracy: needs labels." in page
+
+
+def test_damaged_records_are_named_with_the_remedy(result: ScanResult, tmp_path: Path):
+    content = bytearray((result.folder / "records.parquet").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "records.parquet").write_bytes(bytes(content))
+
+    with pytest.raises(ValueError, match=r"records\.parquet is damaged: .* Run the scan or study"):
+        Study(tmp_path)
+
+
+def test_a_scan_does_not_take_the_folder_of_a_study(photos: Path, tmp_path: Path):
+    (tmp_path / "pool.toml").write_text('name = "mine"\n')
+
+    with pytest.raises(ValueError, match=r"holds the results of a study: give another folder"):
+        scan(model(), photos / "id", out=tmp_path)

@@ -12,7 +12,14 @@ import earmark
 
 ROOT = Path(earmark.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-PRIVATE = {"_inputs", "_io", "_plugins", "_progress", "_tabular"}  # any room may import them
+PRIVATE = {
+    "_inputs",
+    "_io",
+    "_plugins",
+    "_progress",
+    "_tabular",
+    "_text",
+}  # any room may import them
 FOUNDATION = {"models", "data", "activations", "training", "weights", "records", "engine"}
 ALLOWED = {
     "_inputs": set(),
@@ -20,6 +27,7 @@ ALLOWED = {
     "_plugins": set(),
     "_progress": set(),
     "_tabular": set(),
+    "_text": set(),
     "_records_v1": set(),
     "engine": set(),
     "quantities": {"records"},  # for types alone
@@ -36,7 +44,8 @@ ALLOWED = {
     "study": FOUNDATION | {"signatures", "statistics", "quantities", "lab", "_kernels"},
     "report": {"records", "quantities", "statistics", "signatures", "data"},
     "api": FOUNDATION | {"signatures", "lab", "study", "report"},
-    "cli": FOUNDATION | {"signatures", "statistics", "quantities", "lab", "study", "report", "api"},
+    "cli": FOUNDATION
+    | {"signatures", "statistics", "quantities", "lab", "study", "report", "api", "__version__"},
     "__main__": {"cli"},
 }
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import earmark
-from earmark._inputs import TILE_SIZE, as_matrix, iter_float64_tiles, require_reiterable
+from earmark._inputs import (
+    TILE_SIZE,
+    as_boolean_vector,
+    as_label_vector,
+    as_matrix,
+    iter_float64_tiles,
+    require_reiterable,
+)
 
 READERS: list[Callable[[object], object]] = [
     earmark.activation_kurtosis,
@@ -119,3 +126,39 @@ def test_what_is_no_array(read: Callable[[object], object], nothing: object):
 def test_masked_arrays_are_refused():
     with pytest.raises(ValueError, match="A masked array hides values"):
         list(iter_float64_tiles(np.ma.masked_array(np.ones((2, 2)), mask=np.eye(2))))
+
+
+VECTORS = {
+    "bool": [True, False],
+    "int": [1, 0],
+    "float": [1.0, 0.0],
+    "words": ["a", "b"],
+    "objects": [None, 1],
+    "nothing": [],
+    "matrix": [[1, 0]],
+}
+
+
+@pytest.mark.parametrize("convert", [list, np.array, torch.tensor])
+def test_labels_and_booleans_are_taken_in_any_container(convert: Callable[[object], object]):
+    labels, mask = (as_label_vector, as_boolean_vector)
+    assert labels(convert([2, 0]), "Labels").tolist() == [2, 0]
+    assert labels(convert([2, 0]), "Labels").dtype == np.int64
+    assert mask(convert([True, False]), "Positives").tolist() == [True, False]
+
+
+@pytest.mark.parametrize("kind", VECTORS)
+@pytest.mark.parametrize("convert", [list, np.array])
+def test_other_types_get_one_message(kind: str, convert: Callable[[object], object]):
+    values = convert(VECTORS[kind])
+    if kind != "int":
+        with pytest.raises(ValueError, match=r"^Labels must be whole numbers, one per image, got "):
+            as_label_vector(values, "Labels")
+    if kind != "bool":
+        with pytest.raises(ValueError, match=r"^Positives must be booleans, one per image, got "):
+            as_boolean_vector(values, "Positives")
+
+
+def test_ragged_labels_are_refused():
+    with pytest.raises(ValueError, match="Labels must be whole numbers, one per image: "):
+        as_label_vector([[1], [1, 2]], "Labels")

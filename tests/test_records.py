@@ -1,6 +1,10 @@
 """Records survive the disk, and a file of something else is refused in a line."""
 
 import json
+import random
+import re
+import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,11 @@ from earmark._records_v1 import convert_row
 from earmark.quantities import QUANTITIES
 from earmark.records import (
     FORMAT_VERSION,
+    MAX_NUMBER,
     Record,
     Records,
     json_schema,
-    read_key,
+    read_keyed_records,
     read_records,
     select,
     write_records,
@@ -26,8 +31,9 @@ from earmark.records import (
 
 text = st.text(st.characters(codec="utf-8"), max_size=5)
 quantity = st.sampled_from(sorted(QUANTITIES))
-maybe = st.none() | st.floats(allow_nan=False)
-before = [text, text, text, text, quantity, st.floats(allow_nan=False), text, text, text]
+number = st.floats(-10, 10)
+maybe = st.none() | number
+before = [text, text, text, text, quantity, number, text, text, text]
 after = [maybe, maybe, maybe, st.none() | st.integers(0, 2**40), text]
 records = st.builds(Record, *before, *after)
 
@@ -218,7 +224,7 @@ def test_a_file_of_the_format_before_is_read_but_has_no_key(tmp_path: Path):
     assert [record.quantity for record in read_records(path)] == [
         fields.get("quantity", key[0]) for key, fields in KEYS
     ]
-    assert read_key(path) == ""
+    assert read_keyed_records(path, "1") is None
 
 
 def test_a_newer_format_is_refused(tmp_path: Path):
@@ -256,3 +262,210 @@ def test_short_in_a_terminal_and_a_table_in_a_notebook():
     assert repr(rows) == "<Records: 25 of 1 models, 1 quantities>"
     assert "&lt;m&gt;" in rows._repr_html_()
     assert "5 more" in rows._repr_html_()
+
+
+# Damage.
+
+
+def sample_records() -> list[Record]:
+    row = Record("m", "RN50", "x", "zero-shot", "pruned_accuracy", 0.425, dataset="imagenet")
+    return [
+        replace(row, coordinate=k / 4, value=0.425 - k / 10, low=0.1, n=100 + k, note=f"note {k}")
+        for k in range(4)
+    ]
+
+
+def flip_bit(content: bytes, bit: int) -> bytes:
+    place, mask = bit // 8, 1 << bit % 8
+    return content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :]
+
+
+def test_no_flipped_bit_changes_what_is_read(tmp_path: Path):
+    """Each bit of the file, of 300 drawn, is noticed or makes no difference."""
+    path = tmp_path / "records.parquet"
+    write_records(path, sample_records(), key="key")
+    whole, drawn = path.read_bytes(), random.Random(0)  # noqa: S311
+    damaged = 0
+
+    for bit in drawn.sample(range(8 * len(whole)), 300):
+        path.write_bytes(flip_bit(whole, bit))
+        for read in (read_records, lambda path: read_keyed_records(path, "key")):
+            try:
+                assert read(path) == tuple(sample_records())
+            except ValueError as error:
+                damaged += 1
+                assert str(path) in str(error)  # noqa: PT017
+                assert "\n" not in str(error)  # noqa: PT017
+
+    assert damaged == 600  # the checksum is over every bit
+
+
+@pytest.mark.parametrize("mark", [b"earmark seal", b"earmark-sha256", b"earmark format"])
+def test_a_file_whose_seal_has_no_name_any_more_is_damaged(tmp_path: Path, mark: bytes):
+    """It must not pass for a file of an earmark that wrote no checksums."""
+    path = tmp_path / "records.parquet"
+    write_records(path, sample_records())
+    whole = path.read_bytes()
+    assert whole.count(mark) == 1
+    path.write_bytes(whole.replace(mark, mark[:-1] + b"X"))
+
+    with pytest.raises(ValueError, match=r"is damaged: .*\. Run the scan or study again"):
+        read_records(path)
+
+
+@pytest.mark.parametrize("length", [0, 3, 100, -1, -9])
+def test_a_file_that_was_cut_off(tmp_path: Path, length: int):
+    path = tmp_path / "records.parquet"
+    write_records(path, sample_records(), key="key")
+    path.write_bytes(path.read_bytes()[:length])
+
+    for read in (read_records, lambda path: read_keyed_records(path, "key")):
+        with pytest.raises(ValueError, match=rf"{path} (is damaged|holds no earmark records): "):
+            read(path)
+
+
+def test_records_are_read_by_their_key(tmp_path: Path):
+    path = tmp_path / "records.parquet"
+    assert read_keyed_records(path, "one") is None
+
+    write_records(path, sample_records(), key="one")
+
+    assert read_keyed_records(path, "one") == tuple(sample_records())
+    assert read_keyed_records(path, "two") is None
+
+
+def test_a_file_without_a_checksum_is_read_but_never_reused(tmp_path: Path):
+    """As an earlier earmark of this format wrote it."""
+    path = tmp_path / "records.parquet"
+    metadata = {b"earmark format": b"2", b"earmark key": b"one"}
+    table = Records(sample_records()).to_arrow().replace_schema_metadata(metadata)
+    pyarrow.parquet.write_table(table, path)
+
+    assert read_records(path) == tuple(sample_records())
+    assert read_keyed_records(path, "one") is None
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path):
+    for name in ("one", "two"):
+        write_records(tmp_path / name, sample_records(), key="key")
+
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+# Numbers and cells.
+
+FLOATS = ("value", "low", "high", "coordinate", "alpha", "threshold")
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 1e300, -11.0])
+def test_a_number_that_no_measurement_gives(tmp_path: Path, name: str, wrong: float):
+    rows = sample_records()
+    rows[2] = replace(rows[2], **{name: wrong})
+    match = re.escape(f"A record of pruned_accuracy for 'm' has the {name} {wrong}, which must be")
+    with pytest.raises(ValueError, match=f"{match} finite and at most 10 in size: check"):
+        write_records(tmp_path / "records.parquet", rows)
+    assert not list(tmp_path.iterdir())
+
+    table = Records(rows).to_arrow().replace_schema_metadata({b"earmark format": b"2"})
+    pyarrow.parquet.write_table(table, tmp_path / "records.parquet")
+    with pytest.raises(ValueError, match=f"holds no earmark records: {match}"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "name", "largest"),
+    [
+        ("singular_value", "value", MAX_NUMBER),
+        ("singular_value", "coordinate", 1e9),
+        ("unique_concepts", "high", 1e12),
+        ("effective_robustness", "low", 10.0),
+        ("decision_share", "coordinate", 1e9),
+        ("pruned_accuracy", "coordinate", 10.0),
+    ],
+)
+def test_numbers_have_a_largest_size_by_their_kind(
+    tmp_path: Path, quantity: str, name: str, largest: float
+):
+    row = Record("m", "b", "p", "other", quantity, 0.5)
+    for number in (largest, -largest):
+        write_records(tmp_path / "records.parquet", [row, replace(row, **{name: number})])
+        with pytest.raises(ValueError, match=f"at most {re.escape(f'{largest:g}')} in size"):
+            write_records(tmp_path / "r", [row, replace(row, **{name: 1.001 * number})])
+
+
+def test_a_quantity_of_a_plugin_that_is_not_there_is_read(tmp_path: Path):
+    row = replace(sample_records()[0], quantity="some_package:number", value=1e40)
+    table = Records([row]).to_arrow().replace_schema_metadata({b"earmark format": b"2"})
+    pyarrow.parquet.write_table(table, tmp_path / "records.parquet")
+
+    assert read_records(tmp_path) == (row,)
+
+
+@pytest.mark.parametrize(
+    ("column", "match"),
+    [
+        ({"value": [0.5, None]}, "a cell of its column value is empty"),
+        ({"model": ["m", None]}, "a cell of its column model is empty"),
+        ({"value": ["half", "whole"]}, "half|whole"),
+        ({"n": [1.5, 2.0]}, "1.5"),
+        ({"quantity": [[1], [2]]}, "quantity|list|string"),
+        ({"colour": ["red", "blue"]}, "colour"),
+    ],
+)
+def test_columns_of_another_kind(tmp_path: Path, column: dict[str, list[Any]], match: str):
+    columns = Records(sample_records()[:2]).to_arrow().to_pydict() | column
+    table = pyarrow.table(columns).replace_schema_metadata({b"earmark format": b"2"})
+    pyarrow.parquet.write_table(table, tmp_path / "records.parquet")
+
+    with pytest.raises(ValueError, match=f"holds no earmark records: .*({match})") as error:
+        read_records(tmp_path)
+
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", [b"two", b"", b"\xff"])
+def test_a_version_that_is_no_number(tmp_path: Path, version: bytes):
+    table = (
+        Records(sample_records()).to_arrow().replace_schema_metadata({b"earmark format": version})
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "records.parquet")
+
+    with pytest.raises(ValueError, match="holds no earmark records: invalid literal"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["quantity", "setting", "dataset"])
+def test_empty_cells_of_the_format_before(tmp_path: Path, name: str):
+    row = old_row(KEYS[0][0]) | {name: None}
+    table = pyarrow.Table.from_pylist([old_row(KEYS[0][0]), row])
+    pyarrow.parquet.write_table(table, tmp_path / "records.parquet")
+
+    with pytest.raises(ValueError, match="holds no earmark records: "):
+        read_records(tmp_path)
+
+
+def test_more_rows_than_any_study_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from earmark import records
+
+    write_records(tmp_path / "records.parquet", sample_records())
+    monkeypatch.setattr(records, "_MAX_ROWS", 3)
+    with pytest.raises(ValueError, match="it has 4 rows, more than the 3 of any"):
+        read_records(tmp_path)
+
+    monkeypatch.setattr(records, "_MAX_FILE_BYTES", 100)
+    with pytest.raises(ValueError, match="more than the 100 that are read"):
+        read_records(tmp_path)
+
+
+@given(content=st.binary(max_size=200))
+def test_any_bytes_are_refused_in_a_line(tmp_path_factory: pytest.TempPathFactory, content: bytes):
+    path = tmp_path_factory.mktemp("records") / "records.parquet"
+    footer = b"PAR1" + content + struct.pack("<i", len(content)) + b"PAR1"
+    for written in (content, footer):
+        path.write_bytes(written)
+
+        with pytest.raises(ValueError, match=r"holds no earmark records|is damaged") as error:
+            read_records(path)
+
+        assert "\n" not in str(error.value)

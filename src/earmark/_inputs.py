@@ -118,16 +118,31 @@ def as_kernel_rows(chunk: Array) -> Float[np.ndarray, "image feature"]:
 
 def as_index_vector(values: object, name: str) -> np.ndarray:
     """Return a 1-D array of booleans or int64, one per image; errors call it ``name``."""
+    array = _as_vector(values, name, kinds="iub", wanted="whole numbers")
+    return array if array.dtype.kind == "b" else array.astype(np.int64)
+
+
+def as_label_vector(values: object, name: str) -> np.ndarray:
+    """Return a 1-D int64 array of labels, one per image; errors call it ``name``."""
+    return _as_vector(values, name, kinds="iu", wanted="whole numbers").astype(np.int64)
+
+
+def as_boolean_vector(values: object, name: str) -> np.ndarray:
+    """Return a 1-D array of booleans, one per image; errors call it ``name``."""
+    return _as_vector(values, name, kinds="b", wanted="booleans")
+
+
+def _as_vector(values: object, name: str, *, kinds: str, wanted: str) -> np.ndarray:
+    """Return a copy of a 1-D array of some kinds of numpy's types."""
     try:
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.array(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be whole numbers, one per image: {error}") from error
-    if array.ndim != 1 or array.dtype.kind not in "iub":
+        raise ValueError(f"{name} must be {wanted}, one per image: {error}") from error
+    if array.ndim != 1 or array.dtype.kind not in kinds:
         raise ValueError(
-            f"{name} must be whole numbers, one per image, "
-            f"got {array.dtype} of shape {array.shape}."
+            f"{name} must be {wanted}, one per image, got {array.dtype} of shape {array.shape}."
         )
-    return array.copy() if array.dtype.kind == "b" else array.astype(np.int64)
+    return array.copy()
 
 
 def num_features(batch: object) -> int:

@@ -8,6 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
+
+from ._io import read_bytes
 from ._progress import ProgressCallback, no_progress
 from ._tabular import arrow_to_pandas
 from .activations import Activations, EncodeConfig, cached_activations
@@ -496,21 +499,46 @@ def write_folder_report(
     from .report import write_report
 
     if not title and (folder / SCAN_FILE).is_file():
-        content = json.loads((folder / SCAN_FILE).read_text(encoding="utf-8"))
-        title = f"Signatures of {content['model']}"
-        entries = content.get("missing", content.get("lacking", []))
-        missing = [(entry["quantity"], entry["needs"]) for entry in entries]
+        scan_file = _read_scan_file(folder / SCAN_FILE)
+        title = f"Signatures of {scan_file.model}"
+        missing = [(entry.quantity, entry.needs) for entry in scan_file.missing]
     sheets = sorted((folder / SAMPLES_FOLDER).glob("*.png"))
     progress("write the report", 0, 1)
     page = write_report(
         records,
         folder,
-        samples={path.stem.partition(" ")[2]: path.read_bytes() for path in sheets},
+        samples={path.stem.partition(" ")[2]: read_bytes(path) for path in sheets},
         missing=[f"{name.capitalize()}: needs {need}." for name, need in missing],
         **({"title": title} if title else {}),
     )
     progress("write the report", 1, 1)
     return page
+
+
+class _MissingEntry(BaseModel):
+    quantity: str
+    needs: str
+
+
+class _ScanFile(BaseModel):
+    """Content of ``scan.json`` that a report needs."""
+
+    model: str
+    missing: list[_MissingEntry] = Field(
+        default=[], validation_alias=AliasChoices("missing", "lacking")
+    )
+
+
+def _read_scan_file(path: Path) -> _ScanFile:
+    try:
+        return _ScanFile.model_validate_json(read_bytes(path))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"])) or "all of it"
+        raise ValueError(
+            f"{path} is not what a scan writes ({place}: {problem['msg']}): scan again, or "
+            "remove the file."
+        ) from error
 
 
 def _path(path: PathLike | None) -> Path | None:

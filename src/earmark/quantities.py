@@ -68,7 +68,8 @@ class Quantity:
         section: Section of the summary and of the page.
         description: Meaning of the value, and of the other fields of its records.
         unit: ``fraction`` is shown in percent, ``points`` in percentage points.
-        decimals: Number of digits after the decimal point.
+        decimals: Number of digits after the decimal point; None for three significant digits,
+            where values span decades.
         variants: Selections of its records, in order.
         paper_table: Number of the paper's table that prints it.
         curve: Whether it is measured for interpolated models (Wise-FT).
@@ -79,7 +80,7 @@ class Quantity:
     section: str
     description: str
     unit: Unit = ""
-    decimals: int = 2
+    decimals: int | None = 2
     variants: tuple[Variant, ...] = ()
     paper_table: int | None = None
     curve: bool = False
@@ -336,6 +337,7 @@ _BUILTIN = (
         "Head importance",
         _DIRECTIONS,
         "First factor of Eq. 4 of direction `coordinate`: its share of singular values.",
+        decimals=None,
     ),
     Quantity(
         "encoder_importance",
@@ -343,13 +345,14 @@ _BUILTIN = (
         _DIRECTIONS,
         "Second factor of Eq. 4 of direction `coordinate`: mean absolute cosine with the "
         "activations.",
+        decimals=None,
     ),
     Quantity(
         "importance",
         "Importance",
         _DIRECTIONS,
         "Eq. 4 of direction `coordinate`: the product of its two factors.",
-        decimals=4,
+        decimals=None,
     ),
     Quantity(
         "importance_ratio",

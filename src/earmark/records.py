@@ -2,13 +2,13 @@
 
 from __future__ import annotations  # a field's type is its name, which the schema maps
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._io import atomic_write
+from ._io import atomic_write, check_regular_file, has_seal, new_seal, write_seal
 from ._records_v1 import convert_row
 from ._tabular import arrow_to_pandas, html_table
 from .quantities import QUANTITIES, all_quantities
@@ -20,8 +20,13 @@ RECORDS_FILE = "records.parquet"
 SCAN_FILE = "scan.json"
 SAMPLES_FOLDER = "samples"  # of sheets of sample images
 FORMAT_VERSION = 2
-_KEY = b"earmark key"
-_VERSION = b"earmark format"
+MAX_NUMBER = 1e50
+"""Largest number of any record; the fourth power of a larger one may overflow."""
+_KEY = "earmark key"
+_VERSION = "earmark format"
+_SEAL = "earmark seal"
+_MAX_FILE_BYTES = 2**31
+_MAX_ROWS = 10_000_000  # forty times those of the largest study
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,8 @@ class Records(tuple[Record, ...]):
 
 def select(records: Iterable[Record], **wanted: object) -> list[Record]:
     """Return the records whose fields have the wanted values, in their order."""
-    if unknown := [name for name in wanted if name not in _FIELDS]:
-        raise TypeError(f"Record has no field {unknown[0]!r}: it has {', '.join(_FIELDS)}.")
+    if unknown := [name for name in wanted if name not in _FIELD_TYPES]:
+        raise TypeError(f"Record has no field {unknown[0]!r}: it has {', '.join(_FIELD_TYPES)}.")
     return [
         record
         for record in records
@@ -136,19 +141,20 @@ def select(records: Iterable[Record], **wanted: object) -> list[Record]:
     ]
 
 
-_FIELDS = tuple(field.name for field in fields(Record))
+_FIELD_TYPES = {field.name: str(field.type) for field in fields(Record)}
 
 
 def write_records(path: Path, records: Sequence[Record], *, key: str = "") -> None:
-    """Write records as one Parquet file, atomically.
+    """Write records as one Parquet file with a checksum, atomically.
 
     Args:
         path: The file to make or replace.
         records: The rows, in order.
-        key: Hash of everything that determines them, for `read_key`.
+        key: Hash of everything that determines them, for `read_keyed_records`.
 
     Raises:
-        ValueError: If a record's quantity is in no registry.
+        ValueError: If a record's quantity is in no registry, or a number of it is not finite
+            or larger than any of its kind.
     """
     import pyarrow.parquet
 
@@ -157,27 +163,21 @@ def write_records(path: Path, records: Sequence[Record], *, key: str = "") -> No
         if record.quantity not in known:
             near = get_close_matches(record.quantity, known, n=1)
             raise ValueError(f"No quantity {record.quantity!r}: did you mean {near}?")
-
-    metadata = {_VERSION: str(FORMAT_VERSION).encode()} | ({_KEY: key.encode()} if key else {})
+    table, seal = _table(records), new_seal()
+    _check_numbers(table)
+    metadata = {_VERSION: str(FORMAT_VERSION), _SEAL: seal} | ({_KEY: key} if key else {})
     with atomic_write(path) as tmp_path:
-        pyarrow.parquet.write_table(_table(records).replace_schema_metadata(metadata), tmp_path)
-
-
-def read_key(path: Path) -> str:
-    """Return the key that a file of records was written with; empty if there is none."""
-    import pyarrow.parquet
-
-    try:
-        metadata = pyarrow.parquet.read_schema(path).metadata or {}
-    except (OSError, pyarrow.ArrowException):
-        return ""
-    return metadata.get(_KEY, b"").decode() if _VERSION in metadata else ""
+        with pyarrow.parquet.ParquetWriter(tmp_path, table.schema) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata(metadata)
+        write_seal(tmp_path, seal)
 
 
 def read_records(path: Path | str) -> Records:
     """Read the records of a study or a scan.
 
-    Files of the format before (version 1) are converted.
+    Files of the format before (version 1) are converted. Files of an earlier earmark have no
+    checksum, and are read without one.
 
     Args:
         path: A ``records.parquet``, or the folder that holds it.
@@ -186,12 +186,10 @@ def read_records(path: Path | str) -> Records:
         The records, in the order in which they were written.
 
     Raises:
-        ValueError: If the file holds no earmark records, or those of a newer earmark.
+        ValueError: If the file is damaged, or holds no earmark records, or those of a newer
+            earmark.
         FileNotFoundError: If there is no such file.
     """
-    import pyarrow
-    import pyarrow.parquet
-
     path = Path(path)
     path = path / RECORDS_FILE if path.is_dir() else path
     if not path.is_file():
@@ -199,23 +197,123 @@ def read_records(path: Path | str) -> Records:
             f"No records at {path}: run `earmark scan` or `earmark study` first."
         )
     try:
-        table = pyarrow.parquet.read_table(path)
-        version = int((table.schema.metadata or {}).get(_VERSION, b"1"))
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise ValueError(f"{path} holds no earmark records: {error}") from error
-    if version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has record format {version}, and this earmark reads up to "
-            f"{FORMAT_VERSION}: update earmark."
-        )
+        table, metadata = _read_table(path)
+        version = _read_version(path, metadata)
+        if version <= FORMAT_VERSION:
+            return _to_records(path, table, version)
+    except ValueError as error:
+        raise ValueError(f"{error} Run the scan or study again, which makes it anew.") from error
+    raise ValueError(
+        f"{path} has record format {version}, and this earmark reads up to "
+        f"{FORMAT_VERSION}: update earmark."
+    )
+
+
+def read_keyed_records(path: Path, key: str) -> Records | None:
+    """Read the records that were written with a key, if a file holds them.
+
+    Args:
+        path: A file of `write_records`; it need not exist.
+        key: Key that they were written with.
+
+    Returns:
+        The records; None if the file is missing, has another key, or has no checksum.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    if not path.exists():
+        return None
+    table, metadata = _read_table(path)
+    if _SEAL.encode() not in metadata or metadata.get(_KEY.encode()) != key.encode():
+        return None
+    return _to_records(path, table, _read_version(path, metadata))
+
+
+def _read_table(path: Path) -> tuple[Any, dict[bytes, bytes]]:
+    """Read the table of a Parquet file, after its checksum, and its metadata."""
+    import pyarrow.parquet
+
+    check_regular_file(path, max_bytes=_MAX_FILE_BYTES)
+    is_sealed = has_seal(path)
     try:
-        return Records(Record(**row) for row in _current_rows(table.to_pylist(), version))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no earmark records: {error}") from error
+        with pyarrow.parquet.ParquetFile(path) as file:
+            metadata: dict[bytes, bytes] = file.metadata.metadata or {}
+            if (n_rows := file.metadata.num_rows) > _MAX_ROWS:
+                raise ValueError(f"it has {n_rows:,} rows, more than the {_MAX_ROWS:,} of any")
+            table = file.read()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _foreign_file_error(path, error) from error
+    if _SEAL.encode() in metadata and not is_sealed:
+        raise ValueError(f"{path} is damaged: its checksum cannot be read.")
+    return table, metadata
 
 
-def _current_rows(rows: list[dict[str, Any]], version: int) -> Iterator[dict[str, Any]]:
-    return (convert_row(row) for row in rows) if version == 1 else iter(rows)
+def _read_version(path: Path, metadata: Mapping[bytes, bytes]) -> int:
+    try:
+        return int(metadata.get(_VERSION.encode(), b"1"))
+    except ValueError as error:
+        raise _foreign_file_error(path, error) from error
+
+
+def _to_records(path: Path, table: Any, version: int) -> Records:
+    """Convert a table of any format; a ValueError says what in it is no record."""
+    import pyarrow
+
+    try:
+        if version > 1:
+            schema = _schema()
+            table = table.cast(pyarrow.schema([schema.field(name) for name in table.column_names]))
+        else:
+            table = _table([Record(**convert_row(row)) for row in table.to_pylist()])
+        _check_cells(table)
+        _check_numbers(table)
+        return Records(Record(**row) for row in table.to_pylist())
+    except (pyarrow.ArrowException, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _foreign_file_error(path, error) from error
+
+
+def _foreign_file_error(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(f"{error}".split()).rstrip(".")
+    return ValueError(f"{path} holds no earmark records: {reason}.")
+
+
+def _check_cells(table: Any) -> None:
+    for name in table.column_names:
+        if table[name].null_count and not _FIELD_TYPES[name].endswith("None"):
+            raise ValueError(f"a cell of its column {name} is empty")
+
+
+def _check_numbers(table: Any) -> None:
+    """Raise a ValueError for a number that is not finite, or larger than any of its kind."""
+    import pyarrow.compute
+
+    compute: Any = pyarrow.compute  # its functions are made when it is imported
+    quantities = table["quantity"].combine_chunks().dictionary_encode()
+    for name in table.column_names:
+        if not _FIELD_TYPES[name].startswith("float"):
+            continue
+        limits = [_largest_number(quantity, name) for quantity in quantities.dictionary.to_pylist()]
+        row_limits = pyarrow.array(limits, pyarrow.float64()).take(quantities.indices)
+        is_sound = compute.less_equal(compute.abs(table[name]), row_limits)  # false for nan
+        if (row := compute.index(is_sound, False).as_py()) >= 0:
+            (record,) = table.slice(row, 1).to_pylist()
+            raise ValueError(
+                f"A record of {record['quantity']} for {record.get('model')!r} has the {name} "
+                f"{record[name]}, which must be finite and at most {row_limits[row].as_py():g} in "
+                "size: check the weights and the images."
+            )
+
+
+def _largest_number(quantity: str, name: str) -> float:
+    """Return a bound of a field beyond any measurement, and within what figures can draw."""
+    is_pruned_fraction = name == "coordinate" and quantity.startswith("pruned_")
+    if name in {"alpha", "threshold"} or is_pruned_fraction:
+        return 10.0
+    if name == "coordinate":
+        return 1e9
+    unit = QUANTITIES[quantity].unit if quantity in QUANTITIES else ""
+    return {"fraction": 10.0, "points": 10.0, "count": 1e12}.get(unit, MAX_NUMBER)
 
 
 def json_schema() -> dict[str, object]:
@@ -240,7 +338,7 @@ def json_schema() -> dict[str, object]:
         "title": f"earmark record, format {FORMAT_VERSION}",
         "type": "object",
         "properties": properties,
-        "required": [*_FIELDS],
+        "required": [*_FIELD_TYPES],
         "additionalProperties": False,
     }
 
@@ -248,8 +346,13 @@ def json_schema() -> dict[str, object]:
 def _table(records: Sequence[Record]) -> Any:
     import pyarrow
 
-    kinds = {"str": pyarrow.string(), "float": pyarrow.float64(), "int": pyarrow.int64()}
-    schema = pyarrow.schema([
-        (field.name, kinds[str(field.type).split(" |")[0]]) for field in fields(Record)
+    return pyarrow.Table.from_pylist([vars(record) for record in records], schema=_schema())
+
+
+def _schema() -> Any:
+    import pyarrow
+
+    types = {"str": pyarrow.string(), "float": pyarrow.float64(), "int": pyarrow.int64()}
+    return pyarrow.schema([
+        (name, types[kind.split(" |")[0]]) for name, kind in _FIELD_TYPES.items()
     ])
-    return pyarrow.Table.from_pylist([vars(record) for record in records], schema=schema)

@@ -6,7 +6,6 @@ import random
 import resource
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import get_context
@@ -150,7 +149,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path):
 
     for trial in range(16):
         folder = tmp_path / f"cut{trial // 4}"
-        process = started(images, folder, draw.randrange(1, 380), run=run_killed)
+        process = started(images, folder, draw.randrange(1, 500), run=run_killed)
         process.join()
         assert process.exitcode == -signal.SIGKILL
         found = contents(folder)
@@ -177,11 +176,9 @@ def test_clears_what_killed_runs_left_but_not_what_others_write(images: ImageSet
     classifier = make_classifier()
     cached_activations(classifier, images, tmp_path / "s", encoding=BY_TWO)
     [folder] = (tmp_path / "s").iterdir()
-    left, fresh = (folder / f".00001.safetensors.{name}" for name in ("dead", "beef"))
+    left, fresh = (folder / f".00001.safetensors.{name}" for name in ("0123abcd", "beef"))
     for path in (left, fresh):
         path.write_bytes(b"half")
-    hours_ago = time.time() - 7200
-    os.utime(left, (hours_ago, hours_ago))
 
     cached_activations(classifier, images, tmp_path / "s", encoding=BY_TWO)
 
@@ -554,3 +551,23 @@ def test_encoded_without_skipping_is_whole():
 
     assert one.tensor() is one.batches[0]
     assert one.skipped == ()
+
+
+def test_a_shard_that_is_a_pipe_is_computed_again(images: ImageSet, tmp_path: Path):
+    """Whoever opened it would wait without an end."""
+    classifier, folder = make_classifier(), tmp_path / "s"
+    cached_activations(classifier, images, folder, encoding=BY_TWO)
+    path = shard_files(folder)[1]
+    path.unlink()
+    os.mkfifo(path)
+
+    expect_mended(classifier, images, folder, path, "a pipe or device")
+
+
+def test_metadata_that_is_nested_too_deep(images: ImageSet, tmp_path: Path):
+    classifier, folder = make_classifier(), tmp_path / "s"
+    cached_activations(classifier, images, folder, encoding=BY_TWO)
+    path = shard_files(folder)[0]
+    save_file({"activations": torch.ones(4, 6)}, path, metadata={"earmark": "[" * 100_000})
+
+    expect_mended(classifier, images, folder, path, "nested too deep")

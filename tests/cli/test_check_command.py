@@ -110,3 +110,32 @@ def test_names_that_look_like_markup_are_printed_whole(tmp_path: Path):
 def test_no_folder(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"No folder .*/gone: give the folder"):
         check(tmp_path / "gone")
+
+
+@pytest.mark.usefixtures("small_r")
+def test_a_deliberate_subset(tmp_path: Path):
+    root = fill(tmp_path / "imagenet-r", R[:20])
+
+    strict, accepted = check(tmp_path), check(tmp_path, "--subset")
+
+    assert strict.exit_code == 1
+    assert "give --subset if a part is meant" in strict.stdout
+    assert accepted.exit_code == 0
+    _, row, *lines = accepted.stdout.splitlines()
+    assert row.split() == ["ImageNet-R", str(root), "20", "200", "none"]
+    assert lines == [
+        "note: ImageNet-R: A subset: 20 of 200 classes and 20 of 200 images of ImageNet-R."
+    ]
+
+
+def test_names_do_not_steer_the_terminal(tmp_path: Path):
+    root = fill(tmp_path / "x\x1b[2J", ["a\x1b]0;title\x07\nnote: b", "caf\udce9"])
+    for folder in root.iterdir():
+        (folder / "1.png").write_bytes(b"")
+
+    result = check(root)
+
+    assert result.exit_code == 1
+    assert "\x1b" not in result.stdout
+    assert r"a\x1b]0;title\x07\nnote: b/1.png, caf\udce9/1.png" in result.stdout
+    assert len(result.stdout.splitlines()) == 4

@@ -5,7 +5,9 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -228,3 +230,132 @@ def test_the_command_keeps_memory_before_it_starts(monkeypatch: pytest.MonkeyPat
     cli.main()
 
     assert done == ["kept", "ran"]
+
+
+class Panic(BaseException):
+    """As Rust's panics come to Python: no Exception."""
+
+
+@pytest.fixture
+def raised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[BaseException], int]:
+    """Run the command, which raises an error; return its exit code."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back then
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: None)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(sys, "argv", ["earmark", "scan", "a model"])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def run(error: BaseException) -> int:
+        def fail() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", fail)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (KeyError("model"), "(KeyError: 'model')"),
+        (MemoryError(), "(MemoryError)"),
+        (RecursionError("too\n deep"), "(RecursionError: too deep)"),
+        (Panic("called `unwrap` on a None"), "(Panic: called `unwrap` on a None)"),
+        (TypeError("x" * 1000), f"(TypeError: {'x' * 300} ...)"),
+        (RuntimeError("[red]a\x1b[31m"), "(RuntimeError: [red]a\ufffd[31m"),
+    ],
+)
+def test_an_unknown_error_is_one_line_that_names_a_full_log(
+    raised: Callable[[BaseException], int],
+    error: BaseException,
+    shown: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    assert raised(error) == 1
+
+    output = capsys.readouterr()
+    (log,) = tmp_path.iterdir()
+    assert not output.out
+    assert output.err.startswith(f"error: earmark failed unexpectedly {shown}")
+    assert output.err.endswith(f"The full log is in {log}; please report it.\n")
+    assert output.err.count("\n") == 1
+    text = log.read_text()
+    assert text.startswith("command: earmark scan 'a model'\nearmark 0.")
+    assert "Traceback (most recent call last)" in text
+    assert f"{type(error).__name__}" in text
+    assert log.stat().st_mode & 0o077 == 0
+
+
+def test_a_log_that_cannot_be_written(
+    raised: Callable[[BaseException], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+
+    assert raised(KeyError("model")) == 1
+
+    shown = capsys.readouterr().err
+    assert "(KeyError: 'model'). A full log could not be written (" in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (ValueError("two\nlines"), "error: two lines\n"),
+        (BlockingIOError("out is in use"), "error: out is in use\n"),
+        (PermissionError(13, "Permission denied", "out"), "error: Permission denied: out; give a"),
+        (OSError(28, "No space left"), "error: No space left; free some space there"),
+    ],
+)
+def test_a_known_error_leaves_no_log(
+    raised: Callable[[BaseException], int],
+    error: BaseException,
+    shown: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    assert raised(error) == 1
+    assert capsys.readouterr().err.startswith(shown)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_is_no_error(monkeypatch: pytest.MonkeyPatch):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: None)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(cli, "app", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cli.main()
+
+
+def test_names_send_no_commands_to_the_terminal(capsys: pytest.CaptureFixture[str]):
+    """In errors, lines, tables and progress."""
+    evil = "a\x1b]0;title\x07\x9b31m\rb"
+
+    console.print_error("error", evil)
+    console.print_line(evil)
+    console.print_missing(evil, evil)
+    table = console.new_table(evil)
+    table.add_row(evil)
+    console.console().print(table)
+
+    output = capsys.readouterr()
+    assert output.out.count("]0;title") == 5
+    assert not {*(output.out + output.err)} & {"\x1b", "\x07", "\x9b", "\r"}
+
+
+def test_the_version_is_that_of_the_package():
+    import earmark as package
+
+    shown = CliRunner().invoke(cli.app, ["--version"])
+
+    assert (shown.exit_code, shown.output.strip()) == (0, f"earmark {package.__version__}")

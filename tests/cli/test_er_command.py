@@ -167,3 +167,49 @@ def test_imports_nothing_heavy():
 
     heavy = {"torch", "scipy.stats", "pyarrow", "numba", "altair", "PIL", "pandas"}
     assert not heavy & set(modules)
+
+
+LONG = """\
+acc1,acc5,dataset,model,pretrained,task,model_fullname
+.7,.9,imagenet1k,m,p,zeroshot_classification,m p
+.6,.9,imagenetv2,m,p,zeroshot_classification,m p
+.5,.9,imagenet-r,m,p,zeroshot_classification,m p
+.4,.9,imagenet_sketch,m,p,zeroshot_classification,m p
+.3,.9,objectnet,m,p,zeroshot_classification,m p
+.2,.9,imagenet-a,m,p,zeroshot_classification,m p
+.9,.9,vtab/cifar10,m,p,zeroshot_classification,m p
+"""
+
+
+def test_results_are_the_same_in_each_format(tmp_path: Path):
+    """As one row per model, CLIP_benchmark's CSV, JSON lines, and other separators."""
+    names = LONG.splitlines()[0].split(",")
+    rows = [dict(zip(names, line.split(","), strict=True)) for line in LONG.splitlines()[1:]]
+    wide = f"{HEADER},pretrained\nm,.7,.6,.5,.4,.3,.2,p\n"
+    texts = {
+        "wide.csv": wide,
+        "long.csv": LONG,
+        "long.jsonl": "\n".join(map(json.dumps, rows)),
+        "long.json": json.dumps(rows),
+        "semicolon.csv": wide.replace(",", ";").replace(".", ","),
+        "tab.tsv": LONG.replace(",", "\t"),
+        "index.csv": "\n".join(
+            f"{number or ''},{line}" for number, line in enumerate(wide.splitlines())
+        ),
+    }
+    found = {}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        (row,) = json.loads(er("--csv", tmp_path / name, "--json").stdout)["models"]
+        assert row.pop("source") == str(tmp_path / name)
+        found[name] = row
+
+    assert found == dict.fromkeys(texts, found["wide.csv"])
+    assert (found["wide.csv"]["imagenet"], found["wide.csv"]["pretraining"]) == (0.7, "p")
+
+
+def test_a_model_twice_is_refused(tmp_path: Path):
+    (tmp_path / "x.csv").write_text(f"{HEADER}\nm,.7,.6,.5,.4,.3,.2\nm,.8,.6,.5,.4,.3,.2\n")
+
+    with pytest.raises(ValueError, match=r"m has two rows, .*x\.csv line 2 and .*x\.csv line 3"):
+        er("--csv", tmp_path / "x.csv")

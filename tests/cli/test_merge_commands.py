@@ -180,16 +180,26 @@ def test_interpolate_refuses(arguments: list[str], complaint: str, tmp_path: Pat
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["interpolate", "a", "b", "--alpha", "1.5", "--out", "x"],
         ["soup", "a", "--greedy", "--out", "x"],
         ["soup", "a", "--data", ".", "--out", "x"],
         ["soup", "--out", "x"],
-        ["prune", "a", "--keep", "20", "--out", "x"],
         ["prune", "a", "--keep", ".2", "--by", "sigma", "--out", "x"],
     ],
 )
 def test_wrong_usage(arguments: list[str]):
     assert earmark(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("value", ["20", "-0.1", "nan", "inf", "all"])
+@pytest.mark.parametrize(
+    "arguments", [["prune", "a", "--keep"], ["interpolate", "a", "b", "--alpha"]]
+)
+def test_what_is_no_fraction_is_said(arguments: list[str], value: str):
+    ran = earmark(*arguments, value, "--out", "x")
+
+    assert ran.exit_code == 2
+    shown = " ".join(ran.stderr.replace("│", " ").split())
+    assert f"'{value}' is not a fraction: give a number from 0 to 1, such as 0.2 for 20 %" in shown
 
 
 def test_a_uniform_soup(tmp_path: Path):

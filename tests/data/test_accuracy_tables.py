@@ -1,6 +1,7 @@
 """Public accuracies and users' results, and the effective robustness that follows."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -10,8 +11,9 @@ from importlib import resources
 from pathlib import Path
 from statistics import fmean
 
+import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earmark import PAPER_BASELINE, effective_robustness, fit_baseline
@@ -251,8 +253,8 @@ def test_names_what_is_wrong_with_a_csv(tmp_path: Path, text: str, message: str)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{\n"dataset": ]', "line 2 is not JSON: Expecting value"),
-        ("nonsense", "line 1 is not JSON: Expecting value"),
+        ('{\n"dataset": ]', r"is not JSON \(Expecting value: line 2 .*\): check that"),
+        ("nonsense", r"is not JSON \(Expecting value: line 1"),
         ("[]", "not a result of CLIP_benchmark, .* move it elsewhere"),
         ('{"dataset": "imagenet1k", "metrics": {}}', "not a result of CLIP_benchmark"),
         ('{"dataset": "a", "model": "m", "pretrained": "p"}', "not a result of CLIP_benchmark"),
@@ -587,7 +589,7 @@ def test_a_write_that_fails_leaves_what_was_there(
 def test_json_that_python_cannot_hold(tmp_path: Path, text: str):
     (tmp_path / "deep.json").write_text(text)
 
-    with pytest.raises(ValueError, match=r"deep.json is not a result of CLIP_benchmark"):
+    with pytest.raises(ValueError, match=r"deep\.json is (no JSON that can be read|not JSON)"):
         read_accuracies(tmp_path / "deep.json")
 
 
@@ -597,3 +599,214 @@ def test_true_is_no_accuracy(tmp_path: Path):
 
     with pytest.raises(ValueError, match="acc1 is True: give a number"):
         read_accuracies(tmp_path / "r.json")
+
+
+# Rows of benchmark/benchmark.csv in CLIP_benchmark, as they are; its columns come in any order.
+LONG = """\
+acc1,acc5,mean_per_class_recall,dataset,model,pretrained,task,mean_average_precision,\
+image_retrieval_recall@5,text_retrieval_recall@5,model_fullname
+0.4460852605182502,0.9469211479520758,0.39406127166313165,fer2013,ViT-B-16-plus-240,\
+laion400m_e32,zeroshot_classification,,,,ViT-B-16-plus-240 laion400m_e32
+0.7738666666666667,0.9362666666666667,0.7345750490593081,imagenet-a,ViT-L-14-336,openai,\
+zeroshot_classification,,,,ViT-L-14-336 openai
+,,,voc2007_multilabel,ViT-B-32,openai,zeroshot_classification,0.7601363658905029,,,ViT-B-32 openai
+,,,flickr30k,ViT-B-32,openai,zeroshot_retrieval,,0.8338000178337097,0.9490000009536743,\
+ViT-B-32 openai
+0.63334,0.88778,0.63284,imagenet1k,ViT-B-32,openai,zeroshot_classification,,,,ViT-B-32 openai
+0.4417465274038979,0.7008721869279638,0.4272611771980346,objectnet,ViT-B-32,openai,\
+zeroshot_classification,,,,ViT-B-32 openai
+"""
+LONG_RESULTS = {
+    "ViT-L-14-336,openai": {"imagenet_a": 0.7738666666666667},
+    "ViT-B-32,openai": {"imagenet": 0.63334, "objectnet": 0.4417465274038979},
+}
+
+
+def by_model(path: Path) -> dict[str, dict[str, float]]:
+    return {one.name: dict(one.by_dataset) for one in read_accuracies(path)}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("index", [False, True])
+def test_reads_clip_benchmarks_long_csv_as_it_is(tmp_path: Path, delimiter: str, index: bool):
+    frame = pandas.read_csv(io.StringIO(LONG))
+    frame.to_csv(tmp_path / "benchmark.csv", sep=delimiter, index=index)
+
+    assert by_model(written(tmp_path / "long.csv", LONG)) == LONG_RESULTS
+    assert by_model(tmp_path / "benchmark.csv") == LONG_RESULTS
+
+
+def test_a_long_csv_in_any_order_of_columns_and_languages(tmp_path: Path):
+    frame = pandas.read_csv(io.StringIO(LONG))
+    frame["language"] = ["en", "en", "en", None, None, "ar"]
+    frame[sorted(frame.columns, reverse=True)].to_csv(tmp_path / "x.csv")
+
+    assert by_model(tmp_path / "x.csv") == {
+        "ViT-L-14-336,openai": {"imagenet_a": 0.7738666666666667},
+        "ViT-B-32,openai": {"imagenet": 0.63334},
+        "ViT-B-32,openai@ar": {"objectnet": 0.4417465274038979},
+    }
+
+
+@pytest.mark.parametrize("orient", ["lines", "list", "indented"])
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.txt"])
+def test_reads_results_in_one_json_file(tmp_path: Path, orient: str, name: str):
+    frame = pandas.read_csv(io.StringIO(LONG))
+    flat = [row.dropna().to_dict() for _, row in frame.iterrows()]
+    nested = [{"metrics": {"acc1": row.get("acc1")}, **row} for row in flat]
+    for results in (flat, nested):
+        if orient == "lines":
+            text = "".join(f"{json.dumps(result)}\n\n" for result in results)
+        else:
+            text = json.dumps(results, indent=1 if orient == "indented" else None)
+
+        assert by_model(written(tmp_path / name, text)) == LONG_RESULTS
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_folder_may_hold_lines(tmp_path: Path, suffix: str):
+    frame = pandas.read_csv(io.StringIO(LONG))
+    for number, (_, row) in enumerate(frame.iterrows()):
+        folder = tmp_path / "deep"
+        folder.mkdir(exist_ok=True)
+        written(folder / f"{number}{suffix}", json.dumps(row.dropna().to_dict()))
+    for hidden in ("__MACOSX/._0.json", ".ipynb_checkpoints/0.json", "._1.json"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"\0\5\x16\7")
+
+    assert by_model(tmp_path) == LONG_RESULTS
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("index", ["numbers", "models", "named"])
+def test_tables_as_pandas_and_spreadsheets_write_them(
+    tmp_path: Path, delimiter: str, decimal: str, index: str
+):
+    frame = pandas.DataFrame({"model": ["a", "b"], **{name: [0.25, 0.75] for name in ON}})
+    frame = frame.rename(columns={V2_MATCHED_FREQUENCY: "imagenetv2"})
+    if index == "models":
+        frame = frame.set_index("model").rename_axis(None)
+    elif index == "named":
+        frame = frame.rename_axis("index")
+    frame.to_csv(tmp_path / "x.csv", sep=delimiter, decimal=decimal)
+
+    found = by_model(tmp_path / "x.csv")
+
+    assert found == {"a": dict.fromkeys(ON, 0.25), "b": dict.fromkeys(ON, 0.75)}
+
+
+def test_an_index_of_numbers_names_no_model(tmp_path: Path):
+    path = written(tmp_path / "x.csv", ",imagenet\n0,.7\n1,.8\n")
+
+    with pytest.raises(ValueError, match=r"x\.csv has no column 'model': known are model, "):
+        read_accuracies(path)
+
+
+def test_json_with_one_row_per_model(tmp_path: Path):
+    rows = [{"model": "a", "pretrained": None, **ON}, {"model": "b", "imagenet": 0, "v2": None}]
+    rows[0]["imagenetv2"] = rows[0].pop(V2_MATCHED_FREQUENCY)
+    for text in (json.dumps(rows), "\n".join(map(json.dumps, rows))):
+        path = written(tmp_path / "x.json", text)
+
+        assert by_model(path) == {"a": ON, "b": {"imagenet": 0}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            f"{HEADER}\nm,.7,,,,,\nn,.7,,,,,\nm,.6,,,,,\n",
+            "m has two rows, .* line 2 and .* line 4:",
+        ),
+        ("model,pretrained,r\nm,p,.7\nm,q,.7\nm,p,.7\n", "m,p has two rows, .*2 and .*4: remove"),
+        ('[{"model": "m", "r": 0.5}, {"model": "m", "a": 0.5}]', "m has two rows, .*1 and .*2:"),
+    ],
+)
+def test_a_model_has_one_row(tmp_path: Path, text: str, message: str):
+    with pytest.raises(ValueError, match=message) as caught:
+        read_accuracies(written(tmp_path / "x.csv", text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["csv", "lines", "list"])
+def test_a_model_has_one_result_on_a_dataset(tmp_path: Path, kind: str):
+    frame = pandas.read_csv(io.StringIO(LONG))
+    twice = pandas.concat([frame, frame.iloc[[4]].assign(dataset="wds/imagenet1k", acc1=0.7)])
+    path = tmp_path / "x"
+    if kind == "csv":
+        twice.to_csv(path, index=False)
+    else:
+        rows = [row.dropna().to_dict() for _, row in twice.iterrows()]
+        text = json.dumps(rows) if kind == "list" else "\n".join(map(json.dumps, rows))
+        written(path, text)
+    place = {"csv": "line 6 and .* line 8", "lines": "line 5 and .* line 7"}
+
+    with pytest.raises(
+        ValueError,
+        match=f"ViT-B-32,openai has two results on imagenet, .*{place.get(kind, 'entry 5 and')}",
+    ):
+        read_accuracies(path)
+
+
+def test_public_tables_have_no_model_twice():
+    for table in ("openclip", "testbed"):
+        names = [one.name for one in load_shipped_accuracies(table)]
+        assert len(names) == len({*names})
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"acc1": 10**400}, r"acc1 is 1000+: give a number in \[0, 1\]"),
+        ({"acc1": 1e300}, r"acc1 is 1e\+300, not in \[0, 1\]: measure it again"),
+        ({"acc1": [0.5]}, r"acc1 is \[0\.5\]: give a number"),
+        ({"acc1": "0,5,1"}, r"acc1 is '0,5,1': give a number"),
+        ({"acc1": "9" * 5000}, r"acc1 is 999+, not in"),
+        ({"acc1": 0.5, "model": {"a": 1}}, r"model is \{'a': 1\}: give a text"),
+        ({"acc1": 0.5, "pretrained": 3}, r"pretrained is 3: give a text"),
+        ({"metrics": [0.5]}, "is not a result of CLIP_benchmark"),
+    ],
+)
+def test_absurd_results_are_named(tmp_path: Path, result: dict[str, object], message: str):
+    known = {"dataset": "imagenet1k", "model": "m", "pretrained": "p"}
+    path = written(tmp_path / "x.json", json.dumps(known | result))
+
+    with pytest.raises(ValueError, match=message) as caught:
+        read_accuracies(path)
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
+def test_results_are_regular_files(tmp_path: Path):
+    os.mkfifo(tmp_path / "0.json")
+
+    for path in (tmp_path, tmp_path / "0.json"):
+        with pytest.raises(ValueError, match=r"0\.json is no regular file but a pipe or device"):
+            read_accuracies(path)
+    with pytest.raises(ValueError, match=r"/dev/zero is no regular file"):
+        read_accuracies(Path("/dev/zero"))
+
+
+def test_a_saved_table_holds_no_formula(tmp_path: Path):
+    bad = '=HYPERLINK("http://x";"y")'
+    table = effective_robustness_table([model(bad)], get_baseline("paper"))
+
+    save_table(table, tmp_path / "er.csv")
+
+    (row,) = csv.DictReader((tmp_path / "er.csv").read_text().splitlines())
+    assert row["model"] == f"'{bad}"
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=200)
+@pytest.mark.parametrize("prefix", ["", "{", "[", "model,imagenet\n", "dataset;model;acc1\n"])
+def test_any_text_is_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory, prefix: str, text: str
+):
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    path.write_bytes((prefix + text).encode(errors="surrogatepass"))
+
+    try:
+        read_accuracies(path)
+    except ValueError as error:
+        assert str(path) in str(error)  # noqa: PT017 (some texts are tables)

@@ -4,6 +4,8 @@ Concepts may also lie in folders.
 """
 
 import csv
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -350,3 +352,133 @@ def test_without_an_image_that_is_not_there(tmp_path: Path, image: int):
 
     with pytest.raises(ValueError, match=f"no image {image}: its .* counted from 0"):
         read_concept_folders(tmp_path).exclude([image])
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../0.jpg", "a/../../0.jpg", "..", "/dev/zero"])
+@pytest.mark.parametrize("cell", ["image", "mask"])
+def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, name: str, cell: str):
+    example(tmp_path)
+    old = '"set, one/1.jpg"' if cell == "image" else ",257,"
+    rewrite(tmp_path / "index.csv", old, name if cell == "image" else f",{name},")
+
+    with pytest.raises(ValueError, match=r"line \d: '.*' lies outside of images/: give a path"):
+        read_broden(tmp_path)
+
+
+def test_paths_that_come_back_are_read(tmp_path: Path):
+    example(tmp_path)
+    rewrite(tmp_path / "index.csv", "set, one/1.jpg", "set, one/../set, one/./1.jpg")
+
+    assert len(read_broden(tmp_path).images) == 2
+
+
+def test_a_name_with_a_null(tmp_path: Path):
+    example(tmp_path)
+    rewrite(tmp_path / "index.csv", "set, one/1.jpg", "1\0.jpg")
+
+    with pytest.raises(ValueError, match=r"line 3: '1\\x00\.jpg' lies outside"):
+        read_broden(tmp_path)
+
+
+@pytest.mark.parametrize("link", ["image", "mask", "folder"])
+def test_links_that_leave_the_folder_are_named(tmp_path: Path, link: str):
+    root, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    root.mkdir()
+    example(root)
+    expected = read_broden(root)
+    inner = root / "images" / "set, one"
+    name = {"image": "0.jpg", "mask": "0_object_0.png", "folder": ""}[link]
+    (inner / name).rename(elsewhere)
+    (inner / name).symlink_to(elsewhere)
+    count, first = ("3 files", "0.jpg") if link == "folder" else ("1 file", name)
+
+    with pytest.warns(
+        UserWarning, match=rf"lead outside of .*/set, from {count} such as set, one/{first}:"
+    ):
+        read = read_broden(root)
+
+    assert list(map(list, read.positives)) == list(map(list, expected.positives))
+
+
+def test_links_of_concept_folders_are_named(tmp_path: Path):
+    write_images(tmp_path, "set/cat/1.jpg", "elsewhere/2.jpg", "elsewhere/3.jpg")
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "cat" / "4.jpg").symlink_to(tmp_path / "elsewhere" / "2.jpg")
+    (tmp_path / "set" / "cat" / "5.jpg").symlink_to(tmp_path / "set" / "cat" / "1.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+
+    with pytest.warns(
+        UserWarning, match=r"lead outside of .*/link, from 3 files such as cat/4\.jpg"
+    ):
+        read = read_concept_folders(tmp_path / "link")
+
+    assert len(read.images) == 5
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_masks_are_regular_files(tmp_path: Path, kind: str):
+    example(tmp_path)
+    path = tmp_path / "images" / "set, one" / "0_object_0.png"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+
+    with (
+        pytest.warns(UserWarning, match="lead outside") if kind == "device" else nullcontext(),
+        pytest.raises(ValueError, match=r"0_object_0\.png is no regular file but a pipe or device"),
+    ):
+        read_broden(tmp_path)
+
+
+@pytest.mark.parametrize("table", ["index.csv", "label.csv"])
+def test_tables_are_regular_files(tmp_path: Path, table: str):
+    example(tmp_path)
+    (tmp_path / table).unlink()
+    os.mkfifo(tmp_path / table)
+
+    for read in (read_broden, read_concepts):
+        with pytest.raises(ValueError, match=rf"{table} is no regular file but a pipe or device"):
+            read(tmp_path)
+    (tmp_path / table).unlink()
+    (tmp_path / table).mkdir()
+    with pytest.raises(IsADirectoryError, match=rf"{table} is a folder"):
+        read_broden(tmp_path)
+
+
+def test_a_table_of_bounded_size(tmp_path: Path):
+    example(tmp_path)
+    with (tmp_path / "index.csv").open("wb") as file:
+        file.truncate(2**28 + 1)  # a hole, which takes no room
+
+    with pytest.raises(ValueError, match=r"index\.csv has 268,435,457 bytes, more than the"):
+        read_broden(tmp_path)
+
+
+def test_numbers_that_no_label_has(tmp_path: Path):
+    """Python refuses to read numbers of more than 4,300 digits."""
+    example(tmp_path)
+    rewrite(tmp_path / "index.csv", ",257,", f",{'9' * 5000},")
+    with pytest.raises(OSError, match=r"Cannot read the image .*999"):
+        read_broden(tmp_path)
+    rewrite(tmp_path / "label.csv", "512,", f"{'9' * 5000},")
+    with pytest.raises(ValueError, match=r"line 3: expected a number, .*, got '9+\.\.\.', 'label"):
+        read_broden(tmp_path)
+
+
+def test_an_images_name_that_is_too_long(tmp_path: Path):
+    example(tmp_path)
+    rewrite(tmp_path / "index.csv", "set, one/1.jpg", "9" * 5000)
+
+    with pytest.raises(FileNotFoundError, match=r"line 3: there is no image .*999"):
+        read_broden(tmp_path)
+
+
+def test_files_that_are_no_images_of_a_concept_are_counted(tmp_path: Path):
+    write_images(tmp_path, "cat/1.jpg", "cat/2", "cat/web/3.heic", "cat/notes.txt")
+
+    with pytest.warns(UserWarning, match=r"2 files left out \(cat/2, cat/web/3\.heic\)"):
+        read = read_concept_folders(tmp_path)
+
+    assert (len(read.images), read.images.left_out) == (1, ("cat/2", "cat/web/3.heic"))

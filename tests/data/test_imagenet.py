@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
+from earmark.data import imagenet_val
 from earmark.data.image_folder import read_folder_for_head
 from earmark.data.image_set import ImageSet
 from earmark.data.imagenet import DATASETS, available_datasets, imagenet_wnids, read_dataset
@@ -288,7 +290,10 @@ def test_the_development_kit_where_it_unpacks(tmp_path: Path):
         ("val.txt", "\n", r"no label for 5 of 5 images in .*, such as .*_00000001\.JPEG"),
         ("val.txt", by_line(str)[:-11], r"no label for 1 of 5 .*_00000012\.JPEG"),
         ("val.txt", "n01440765\n", r"'n01440765', which is none .*nearest: n01440764\)"),
-        ("synset_labels.txt", "\xff", "is not text"),
+        ("synset_labels.txt", "\xff", "is not UTF-8 text"),
+        ("val.txt", "9" * 5000 + "\n", r"the class '9+\.\.\.', which is none"),
+        ("val.txt", "x.JPEG n01440764\nx.JPEG n01443537\n", r"'x\.JPEG' two classes, 'n01440764'"),
+        ("LOC_val_solution.csv", 'a,"n01440764', r"LOC_val_solution\.csv line 1 is malformed"),
         ("labels.txt", by_line(str), r"no file of labels: put LOC_val_solution\.csv or"),
     ],
 )
@@ -473,3 +478,89 @@ def test_ones_own_shift_of_a_few_of_imagenets_classes(tmp_path: Path):
     assert images.class_to_label is None
     assert accuracy(images, logits([[7], [500]])) == 1
     assert accuracy(images, logits([[8, 7], [500]])) == Fraction(1, 2)
+
+
+@pytest.mark.parametrize("name", ["val.txt", "LOC_val_solution.csv", "synset_labels.txt"])
+def test_labels_are_regular_files(tmp_path: Path, name: str):
+    folder = flat(tmp_path / "imagenet" / "val")
+    os.mkfifo(folder / name)
+
+    with pytest.raises(ValueError, match=rf"{name} is no regular file but a pipe or device"):
+        read_dataset(tmp_path, "imagenet", classes=WNIDS)
+
+
+def test_the_kits_matrix_is_a_small_regular_file(tmp_path: Path):
+    folder = flat(tmp_path / "imagenet" / "val")
+    write_devkit(folder)
+    (folder / "meta.mat").unlink()
+    os.mkfifo(folder / "meta.mat")
+    with pytest.raises(ValueError, match=r"meta\.mat is no regular file but a pipe or device"):
+        read_dataset(tmp_path, "imagenet", classes=WNIDS)
+    (folder / "meta.mat").unlink()
+    with (folder / "meta.mat").open("wb") as file:
+        file.truncate(2**22 + 1)  # a hole, which takes no room
+    with pytest.raises(ValueError, match=r"meta\.mat has 4,194,305 bytes, more than"):
+        read_dataset(tmp_path, "imagenet", classes=WNIDS)
+
+
+def test_a_matrix_of_matlab_7_3(tmp_path: Path):
+    folder = flat(tmp_path / "imagenet" / "val")
+    write_devkit(folder)
+    version = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    (folder / "meta.mat").write_bytes(version + bytes(400))
+
+    with pytest.raises(ValueError, match=r"Cannot read .*/meta\.mat .*: replace it"):
+        read_dataset(tmp_path, "imagenet", classes=WNIDS)
+
+
+def test_a_matrix_that_crashes_its_reader(tmp_path: Path):
+    """The type of a text is looked up outside of a table, by scipy 1.17."""
+    folder = flat(tmp_path / "imagenet" / "val")
+    write_devkit(folder)
+    content = (folder / "meta.mat").read_bytes()
+    text = content.index(b"n01440764") - 8
+    (folder / "meta.mat").write_bytes(content[:text] + b"\x80" + content[text + 1 :])
+
+    with pytest.raises(ValueError, match=r"Cannot read .*/meta\.mat .*: replace it") as caught:
+        read_dataset(tmp_path, "imagenet", classes=WNIDS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", [b"synsets", b"WNID", b"ILSVRC2012_ID"])
+def test_a_matrix_without_a_field(tmp_path: Path, field: bytes):
+    folder = flat(tmp_path / "imagenet" / "val")
+    write_devkit(folder)
+    content = (folder / "meta.mat").read_bytes()
+    (folder / "meta.mat").write_bytes(content.replace(field, field[::-1]))
+
+    with pytest.raises(ValueError, match=r"Cannot read .*/meta\.mat \(.*\): replace it"):
+        read_dataset(tmp_path, "imagenet", classes=WNIDS)
+
+
+def test_a_matrix_whose_reading_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = flat(tmp_path / "imagenet" / "val")
+    write_devkit(folder)
+    monkeypatch.setattr(imagenet_val, "_META_SECONDS", 0.1)
+    monkeypatch.setattr(imagenet_val, "_READ_META", "while True: pass")
+
+    with pytest.raises(ValueError, match=r"Cannot read .*/meta\.mat in 0\.1 s: replace it"):
+        read_dataset(tmp_path, "imagenet", classes=WNIDS)
+
+
+def test_the_matrix_is_read_without_the_current_folders_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = flat(tmp_path / "imagenet" / "val")
+    write_devkit(folder)
+    (tmp_path / "scipy.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.chdir(tmp_path)
+
+    assert len(read_dataset(tmp_path, "imagenet", classes=WNIDS)) == len(FLAT)
+
+
+@pytest.mark.parametrize("classes", [("0", "1"), ("tench", "goldfish")])
+def test_a_small_head_in_imagenets_place(tmp_path: Path, classes: tuple[str, ...]):
+    touch(tmp_path / "imagenet" / "val", [f"{wnid}/1.png" for wnid in WNIDS[:2]])
+
+    with pytest.raises(ValueError, match=rf"/{WNIDS[0]} is none of the 2 .* by --classnames FILE"):
+        read_dataset(tmp_path, "imagenet", classes=classes)

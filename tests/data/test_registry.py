@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.known_subsets import IMAGENETTE
 from PIL import Image
 
 from earmark.data import accuracy_tables, imagenet, registry
@@ -109,3 +110,25 @@ def test_a_bad_package_is_named(name: str, code: str, error: str, install: Insta
             list(datasets)
     with pytest.raises(ValueError, match=f"{name}-data"):
         datasets["unknown"]
+
+
+def test_known_subsets_are_those_of_others():
+    """Of torchvision, and for ImageNet-100 that of the count of its validation images."""
+    subsets = registry.SUBSETS
+
+    assert subsets["imagenette2-val"].class_ids == IMAGENETTE
+    assert [*subsets] == [dataset.id for dataset in subsets.values()]
+    for name, dataset in subsets.items():
+        assert {*dataset.class_ids} < {*WNIDS}
+        assert list(dataset.class_ids) == sorted({*dataset.class_ids})
+        assert dataset.title not in {other.title for other in registry.DATASETS.values()}
+        assert name not in registry.DATASETS
+    for split in (("imagenet-100", 50), ("imagenette", 50), ("imagewoof", 50)):
+        validation = subsets[f"{split[0]}-val"]
+        assert validation.n_images == split[1] * len(validation.class_ids)
+    for name in ("imagenette", "imagewoof"):  # the second version divides the same images
+        first, second = (
+            sum(subsets[f"{name}{version}-{split}"].n_images for split in ("train", "val"))
+            for version in ("", "2")
+        )
+        assert first == second

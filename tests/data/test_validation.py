@@ -8,16 +8,22 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from time import sleep
 from types import MappingProxyType
 
 import numpy as np
 import pytest
+from helpers.known_subsets import IMAGENETTE
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from earmark.data import registry
 from earmark.data.broden import CATEGORIES
+from earmark.data.files import pluralize
+from earmark.data.image_folder import list_folders, read_folder_for_head, read_unlabeled
 from earmark.data.image_set import ImageSet
 from earmark.data.imagenet import read_dataset
 from earmark.data.validation import (
@@ -27,6 +33,7 @@ from earmark.data.validation import (
     annotations,
     check_datasets,
     class_folders,
+    detect,
     write_fix_list,
 )
 
@@ -771,3 +778,250 @@ def test_the_fix_list_with_a_name_that_is_no_text(tmp_path: Path):
     write_fix_list(tmp_path / "fix.txt", [report])
 
     assert (tmp_path / "fix.txt").read_bytes() == b"k\tcaf\xe9.png\tremove it\n"
+
+
+@pytest.fixture
+def small_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each known subset has one image of each class, or two for training."""
+    small = {
+        name: replace(
+            dataset, n_images=len(dataset.class_ids) * (2 if name.endswith("train") else 1)
+        )
+        for name, dataset in registry.SUBSETS.items()
+        if "2" in name or "100" in name
+    }
+    monkeypatch.setattr(registry, "SUBSETS", MappingProxyType(small))
+
+
+@pytest.mark.usefixtures("small_subsets")
+@pytest.mark.parametrize(
+    ("folder", "classes", "name"),
+    [
+        ("imagenette2", IMAGENETTE, "imagenette2"),
+        ("small", IMAGENETTE, "imagenette2"),
+        ("ours", registry.class_ids("100"), "imagenet-100"),
+    ],
+)
+def test_known_subsets_are_recognised(
+    tmp_path: Path, folder: str, classes: tuple[str, ...], name: str
+):
+    fill(tmp_path / folder / "train", classes, each=2)
+    fill(tmp_path / folder / "val", classes)
+
+    reports = check_datasets(tmp_path / folder)
+
+    assert [report.name for report in reports] == [f"{name}-train", f"{name}-val"]
+    assert [report.issues for report in reports] == [(), ()]
+    assert f"{len(classes)} classes of ImageNet's 1,000" in texts(reports[1])
+    assert ("ImageNet's training set" in texts(reports[1])) == (name == "imagenette2")
+    assert only(check_datasets(tmp_path / folder / "val")) == reports[1]
+
+
+def test_the_published_counts_tell_the_version():
+    for count, name in ((3_925, "imagenette2-val"), (500, "imagenette-val")):
+        files = {IMAGENETTE[0]: tuple(map(str, range(count - 9)))}
+        files |= dict.fromkeys(IMAGENETTE[1:], ("1.png",))
+        tree = class_folders.Tree(Path("x"), files, dict.fromkeys(files, ()), ())
+
+        dataset = detect._identify_tree(tree)
+
+        assert dataset is not None
+        assert (dataset.id, dataset.n_images) == (name, count)
+
+
+@pytest.mark.usefixtures("small_subsets")
+def test_a_subset_in_imagenets_place(tmp_path: Path):
+    fill(tmp_path / "imagenet" / "val", IMAGENETTE)
+
+    report, accepted = (
+        only(check_datasets(tmp_path, is_subset=is_subset)) for is_subset in (False, True)
+    )
+
+    assert kinds(report) == ["place"]
+    assert (
+        "It holds Imagenette, validation, not ImageNet: give --subset if" in report.issues[0].text
+    )
+    assert accepted.issues == ()
+
+
+def test_a_few_classes_that_others_may_have_picked_are_ones_own(tmp_path: Path):
+    """Six of Imagenette's ten."""
+    root = fill(tmp_path / "pets", IMAGENETTE[:6])
+
+    report = only(check_datasets(root))
+
+    assert (report.title, report.issues) == ("your own images", ())
+    assert "The classes are of ImageNet's 1,000" in texts(report)
+
+
+def test_a_deliberate_subset_has_no_fault(tmp_path: Path):
+    root = fill(tmp_path / "imagenet" / "val", WNIDS[:20])
+
+    strict = only(check_datasets(tmp_path))
+    accepted = only(check_datasets(tmp_path, is_subset=True))
+
+    assert kinds(strict) == ["missing-class", "count"]
+    assert "give --subset if a part is meant" in fault(strict, "missing-class").text
+    assert accepted.issues == ()
+    assert accepted.notes == ("A subset: 20 of 1,000 classes and 20 of 1,000 images of ImageNet.",)
+    (root / WNIDS[3] / "1.png").write_bytes(PICTURE)  # one more than the class has
+    (root / WNIDS[4] / "2.png").write_bytes(b"")
+    assert kinds(only(check_datasets(tmp_path, is_subset=True))) == ["count", "unreadable"]
+
+
+def test_subsets_of_what_has_labels_in_files(tmp_path: Path):
+    write_shards(tmp_path / "wds_imagenet-r", 150)
+    assert only(check_datasets(tmp_path, is_subset=True)).notes == (
+        "A subset: 150 of 200 classes and 150 of 200 images of ImageNet-R.",
+    )
+    assert only(check_datasets(tmp_path, is_subset=True)).issues == ()
+    write_shards(tmp_path / "more" / "wds_imagenet-r", 201)
+    assert kinds(only(check_datasets(tmp_path / "more", is_subset=True))) == ["count"]
+
+
+def test_a_subset_of_broden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = broden(tmp_path / "broden1_224")
+
+    assert only(check_datasets(root, is_subset=True)).issues == ()
+    monkeypatch.setattr(annotations, "BRODEN_IMAGE_COUNT", 2)
+    assert kinds(only(check_datasets(root, is_subset=True))) == ["count"]
+
+
+def test_who_follows_the_advice_for_numbers_from_1_has_no_fault(tmp_path: Path):
+    root = fill(tmp_path / "val", [str(number) for number in range(1, 1001)])
+
+    report = only(check_datasets(root))
+
+    (fix,) = fault(report, "extra-class").fixes
+    assert "count the folders from 0, not from 1" in fix.remedy
+    assert "remove" not in fix.remedy
+    assert "the development kit's numbers" in fix.remedy
+    assert "No class folder is called 0" in texts(report)
+    for number in range(1, 1001):
+        (root / str(number)).rename(root / str(number - 1))
+    report = only(check_datasets(root))
+    assert report.issues == ()
+    assert "No class folder is called 0" not in texts(report)
+
+
+NAMES = ("cat", "dog", "__MACOSX", ".hidden", "@eaDir", "lost+found")
+ENTRIES = ("1.png", "2.JPG", ".DS_Store", "._1.png", "3", "4.heic", "notes.txt", "5.png/", "out/")
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.sets(st.sampled_from(ENTRIES), min_size=1)))
+@pytest.mark.filterwarnings("ignore:.* left out")
+def test_a_folder_is_to_checks_what_it_is_to_readers(trees: dict[str, set[str]]):
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name, entries in trees.items():
+            (root / name).mkdir()
+            for entry in entries:
+                path = root / name / entry
+                path.mkdir() if entry.endswith("/") else path.write_bytes(PICTURE)
+
+        report = only(check_datasets(root))
+
+        classes = [name for name in list_folders(root) if {*trees[name]} & {"1.png", "2.JPG"}]
+        assert {*classes} <= {"cat", "dog"}
+        if not classes:
+            with pytest.raises(ValueError, match="holds no image"):
+                read_unlabeled(root, name="x")
+            assert kinds(report) == ["unknown"]
+            return
+        empty = [root / name for name in list_folders(root) if name not in classes]
+        images = read_folder_for_head(root, name="x", classes=classes, exclude=empty)
+        assert report.n_images == len(images)
+        assert f"{pluralize(len(classes), 'class')} and" in texts(report)
+
+
+def test_images_at_any_depth_are_found_as_readers_find_them(tmp_path: Path):
+    fill(tmp_path / "deep" / "a", ["b", "__MACOSX"])
+    (tmp_path / "deep" / "1.png").write_bytes(PICTURE)
+
+    report = only(check_datasets(tmp_path / "deep"))
+
+    assert report.n_images == len(read_unlabeled(tmp_path / "deep", name="x")) == 2
+    assert report.notes == ("No class folder and 2 images.",)
+
+
+def test_what_is_not_read_of_ones_own_images_is_noted(tmp_path: Path):
+    root = fill(tmp_path / "pets", ["1", "2"])
+    (root / "1" / "3").touch()
+    (root / "beside.png").write_bytes(PICTURE)
+
+    report = only(check_datasets(root))
+
+    assert report.notes[1:] == (
+        "The folders are numbered from 1 to 2: so they are counted.",
+        "Not read: 2 files and folders (1/3, beside.png).",
+    )
+
+
+def test_images_that_are_pipes_devices_or_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = fill(tmp_path / "r", R)
+    (root / R[0] / "0.png").unlink()
+    (root / R[0] / "0.png").symlink_to("/dev/zero")
+    os.mkfifo(root / R[1] / "1.png")
+    (root / R[2] / "0.png").write_bytes(encoded(np.zeros((12, 11, 3))))
+    monkeypatch.setenv("EARMARK_MAX_IMAGE_PIXELS", "120")
+
+    report = only(check_datasets(root))
+
+    assert kinds(report) == ["stray", "unreadable", "large"]
+    assert paths(fault(report, "stray")) == (root / R[1] / "1.png",)
+    (device,), (bomb,) = fault(report, "unreadable").fixes, fault(report, "large").fixes
+    assert device == Fix(root / R[0] / "0.png", "It is a pipe or a device: replace it.")
+    assert bomb == Fix(
+        root / R[2] / "0.png",
+        "It has too many pixels (its 11 x 12 pixels exceed the limit of 120 pixels): raise "
+        "EARMARK_MAX_IMAGE_PIXELS or replace it.",
+    )
+    assert fault(report, "large").text == (
+        f"1 image cannot be read, for too many pixels ({R[2]}/0.png): raise "
+        "EARMARK_MAX_IMAGE_PIXELS or replace them."
+    )
+
+
+def test_concepts_that_lead_elsewhere(tmp_path: Path):
+    rows = [
+        row("dtd/0.png", object="/dev/zero;dtd/0_object.png"),
+        row("../../secret.png", scene="300"),
+        row("dtd/1.png", object="dtd/pipe.png"),
+        row("dtd/2.png", object="dtd/link.png"),
+    ]
+    root = broden(tmp_path / "set", rows)
+    (tmp_path / "secret.png").write_bytes(PICTURE)
+    folder = root / "images" / "dtd"
+    os.mkfifo(folder / "pipe.png")
+    (folder / "2_object.png").rename(tmp_path / "elsewhere.png")
+    (folder / "link.png").symlink_to(tmp_path / "elsewhere.png")
+
+    report = only(check_datasets(root))
+
+    found = {found.kind: found for found in report.issues}
+    assert {*found} == {"outside", "mask"}
+    assert paths(found["outside"]) == (root / "index.csv",) * 2
+    assert found["outside"].text.startswith("2 rows with a path outside of images/: ")
+    assert paths(found["mask"]) == (folder / "pipe.png",)
+    assert "is no regular file but a pipe" in found["mask"].text
+    assert "from 1 file such as dtd/link.png: they are read" in texts(report)
+
+
+def test_tables_of_concepts_that_are_pipes(tmp_path: Path):
+    root = broden(tmp_path / "set")
+    for table in ("index.csv", "label.csv"):
+        (root / table).unlink()
+        os.mkfifo(root / table)
+
+    report = only(check_datasets(root))
+
+    assert paths(fault(report, "table")) == (root / "label.csv", root / "index.csv")
+
+
+def test_the_fix_list_has_no_control_characters(tmp_path: Path):
+    fix = Fix(Path("a\x1b[31m\x9b\x00.png"), "remove\vit")
+    report = Report("", "", Path(), 0, None, (Issue("k", "", (fix,)),))
+
+    write_fix_list(tmp_path / "fix.txt", [report])
+
+    assert (tmp_path / "fix.txt").read_text() == "k\ta\\x1b[31m\\x9b\\x00.png\tremove\\x0bit\n"

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from earmark.data.image_set import ImageSet
+from earmark.data import webdataset
+from earmark.data.image_set import ImageSet, UnreadableImage
 from earmark.data.imagenet import available_datasets, imagenet_wnids, read_dataset
 from earmark.data.registry import DATASETS
 from earmark.data.webdataset import has_shards, read_shards
@@ -301,3 +302,162 @@ def test_a_head_of_other_classes_cannot_read_shards(tmp_path: Path):
 
     with pytest.raises(ValueError, match=r"holds tar files .* 1000 classes, and"):
         read_dataset(tmp_path, "imagenet", classes=["cat", "dog"])
+
+
+def three_images(path: Path) -> bytes:
+    write_shard(path, [(f"{key}.{end}", content) for key in "abc" for end, content in PAIR])
+    return path.read_bytes()
+
+
+PAIR = (("cls", b"0"), ("png", encoded(0)))
+
+
+def test_no_damage_to_a_header_makes_images_vanish(tmp_path: Path):
+    """A header that does not fit its checksum is no end of the file."""
+    whole = three_images(tmp_path / "0.tar")
+    with tarfile.open(tmp_path / "0.tar") as tar:
+        headers = [member.offset for member in tar]
+    assert len(headers) == 6
+    for header in headers:
+        damaged = bytearray(whole)
+        damaged[header + 5] ^= 1
+        (tmp_path / "0.tar").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"Cannot read .*/0\.tar .*: download it again"):
+            read_shards(tmp_path, name="x", classes=CLASSES)
+
+
+def test_a_shard_that_ends_between_two_members(tmp_path: Path):
+    whole = three_images(tmp_path / "0.tar")
+    with tarfile.open(tmp_path / "0.tar") as tar:
+        third = tar.getmembers()[2].offset
+    (tmp_path / "0.tar").write_bytes(whole[:third])
+
+    with pytest.raises(
+        ValueError, match=rf"\(it is cut off or damaged at byte {third}\): download"
+    ):
+        read_shards(tmp_path, name="x", classes=CLASSES)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_a_flipped_byte_changes_no_number_of_images(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+):
+    root = tmp_path_factory.mktemp("flipped")
+    content = bytearray(three_images(root / "0.tar"))
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    (root / "0.tar").write_bytes(content)
+
+    try:
+        images = read_shards(root, name="x", classes=CLASSES)
+    except ValueError as error:
+        assert str(root) in str(error)  # noqa: PT017 (most flips do no harm)
+    else:
+        assert len(images) == 3
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header("a.cls", 0) + header("b.png", -1024),  # which leads back to the first
+        header("a.cls", 0) + header("b.dir", -1024, b"9"),
+        header("a.png", 10**15),
+        header("a.png", 2**63 - 1),
+        header("a.png", 10**15, tarfile.GNUTYPE_LONGNAME),
+        header("a.png", 10**15, tarfile.XHDTYPE),
+        header("a.png", 3, tarfile.XHDTYPE) + b"abc".ljust(512, b"\0"),
+        b"".join(header("a", 0, tarfile.GNUTYPE_LONGNAME) for _ in range(2000)),
+    ],
+)
+def test_sizes_that_no_file_has(tmp_path: Path, content: bytes):
+    (tmp_path / "0.tar").write_bytes(content + END)
+
+    with pytest.raises(ValueError, match=r"0\.tar") as caught:
+        read_shards(tmp_path, name="x", classes=CLASSES)
+    assert "\n" not in str(caught.value)
+
+
+def test_members_with_holes_are_refused(tmp_path: Path):
+    """A label of 10^12 bytes may lie in a file of 1,536."""
+    block = bytearray(header("a.cls", 512, tarfile.GNUTYPE_SPARSE))
+    block[386:410] = tarfile.itn(0, 12) + tarfile.itn(512, 12)
+    block[483:495] = tarfile.itn(10**12, 12, tarfile.GNU_FORMAT)
+    block[148:156] = b"        "
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "0.tar").write_bytes(bytes(block) + b"0".ljust(512, b"\0") + END)
+
+    with pytest.raises(ValueError, match=r"a\.cls is stored with holes\): download it again"):
+        read_shards(tmp_path, name="x", classes=CLASSES)
+
+
+def test_a_label_that_is_too_long(tmp_path: Path):
+    write_shard(tmp_path / "0.tar", [("a.png", encoded(0)), ("a.cls", b"0" * 101)])
+
+    with pytest.raises(ValueError, match=r"a\.png has label '0+\.\.\.': expected a number"):
+        read_shards(tmp_path, name="x", classes=CLASSES)
+
+
+def test_an_image_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_shard(tmp_path / "0.tar", [("a.png", encoded(0)), ("a.cls", b"0")])
+    images = read_shards(tmp_path, name="x", classes=CLASSES)
+    monkeypatch.setattr(webdataset, "MAX_IMAGE_BYTES", 99)
+
+    with pytest.raises(UnreadableImage, match=r"a\.png has \d+ bytes, more than the 99 that"):
+        images.open(0)
+
+
+def test_shards_are_regular_files(tmp_path: Path):
+    write_shard(tmp_path / "0.tar", [("a.png", encoded(0)), ("a.cls", b"0")])
+    images = read_shards(tmp_path, name="x", classes=CLASSES)
+    (tmp_path / "0.tar").unlink()
+    os.mkfifo(tmp_path / "0.tar")
+
+    with pytest.raises(ValueError, match=r"0\.tar is no regular file but a pipe or device"):
+        read_shards(tmp_path, name="x", classes=CLASSES)
+    with pytest.raises(UnreadableImage, match=r"0\.tar is no regular file"):
+        images.open(0)
+
+
+@pytest.mark.parametrize("name", ["nshards.txt", "classnames.txt"])
+def test_files_beside_shards_are_regular(tmp_path: Path, name: str):
+    one_image_a_class(tmp_path / "wds_objectnet", 113)
+    os.mkfifo(tmp_path / "wds_objectnet" / ("test" if name == "nshards.txt" else "") / name)
+
+    with pytest.raises(ValueError, match=rf"{name} is no regular file but a pipe or device"):
+        read_dataset(tmp_path, "objectnet", classes=imagenet_wnids())
+
+
+def test_a_number_of_shards_that_is_none(tmp_path: Path):
+    write_images(tmp_path, [0], shards=1)
+    (tmp_path / "nshards.txt").write_text("many")
+
+    with pytest.raises(ValueError, match=r"nshards\.txt holds 'many', not the number of tar"):
+        read_shards(tmp_path, name="x", classes=CLASSES)
+
+
+def test_what_an_archiver_adds_is_no_image(tmp_path: Path):
+    members = [("a.png", encoded(0)), ("a.cls", b"0"), ("__MACOSX/._a.png", b"?"), (".b.png", b"?")]
+    write_shard(tmp_path / "0.tar", members)
+
+    assert read_shards(tmp_path, name="x", classes=CLASSES).files == ("0.tar/a.png",)
+
+
+def test_labels_without_an_image_are_counted(tmp_path: Path):
+    """As where images are of a kind that is not read."""
+    write_shard(tmp_path / "0.tar", [("a.png", encoded(0)), ("a.cls", b"0"), ("b.cls", b"1")])
+
+    with pytest.warns(
+        UserWarning, match=r"1 label without an image that is read, such as 0\.tar/b\.cls;"
+    ):
+        images = read_shards(tmp_path, name="x", classes=CLASSES)
+
+    assert (len(images), images.left_out) == (1, ("0.tar/b.cls",))

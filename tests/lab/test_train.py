@@ -1,8 +1,10 @@
 """Models of the lab: architecture, training, and the shipped weights."""
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from scipy.stats import binom, linregress
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from earmark._io import lock_folder
 from earmark.lab import train
 from earmark.lab.baselines import BASELINES_FILE, FACTS_FOLDER, load_lab_baselines
 from earmark.lab.checkpoints import CHECKPOINT_DIR, LAB_MODELS, load_lab
@@ -23,6 +26,8 @@ from earmark.lab.train import (
     HARD_EXAMPLES_FILE,
     LabTrainConfig,
     LineBaseline,
+    _read_hard_examples,
+    _read_intact_rows,
     select_hard_examples,
     train_lab,
 )
@@ -401,3 +406,118 @@ def test_the_shipped_baselines_make_a_line():
     assert max(points)[0] > 0.75
     assert linregress(x, y).rvalue > 0.95
     assert all(0 < value < 1 for row in rows for value in row.accuracy.values())
+
+
+# Damage and company.
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path) -> Path:
+    return Path(copytree(made, tmp_path / "copied"))
+
+
+@pytest.mark.parametrize(
+    ("name", "match", "tasks"),
+    [
+        ("untrained.safetensors", "The model is trained again", set()),
+        (HARD_EXAMPLES_FILE, "shift A is chosen again", {TINY.judge.name}),
+        (BASELINES_FILE, "are trained again", {line.name for line in TINY.line_baselines}),
+    ],
+)
+def test_a_damaged_file_is_named_and_made_again(
+    made: Path, copied: Path, name: str, match: str, tasks: set[str]
+):
+    flip_a_bit(copied / name)
+    told: set[str] = set()
+
+    with pytest.warns(UserWarning, match=rf"{name} is damaged.*{match}"):
+        train_lab(copied, config=TINY, progress=lambda task, *_: told.add(task))
+
+    assert told <= {f"train lab:{name}" for name in tasks}
+    assert contents(copied) == contents(made)
+
+
+def test_no_flipped_bit_of_the_tables_is_believed(made: Path, copied: Path):
+    """Each of 60 bits of either file is named, or the content is as before."""
+    choice = _read_hard_examples(made)
+    rows = _read_intact_rows(made / BASELINES_FILE)
+    drawn = np.random.default_rng(0)
+    for name, read, expected in (
+        (HARD_EXAMPLES_FILE, lambda: _read_hard_examples(copied), choice),
+        (BASELINES_FILE, lambda: _read_intact_rows(copied / BASELINES_FILE), rows),
+    ):
+        whole = (made / name).read_bytes()
+        for bit in drawn.choice(8 * len(whole), 60, replace=False).tolist():
+            content = bytearray(whole)
+            content[bit // 8] ^= 1 << bit % 8
+            (copied / name).write_bytes(bytes(content))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                found = read()
+            assert caught or found == expected
+
+
+def test_tables_of_an_earlier_earmark_are_read(made: Path, tmp_path: Path):
+    """They had no checksums, as those that ship have none."""
+    choice = json.loads((made / HARD_EXAMPLES_FILE).read_text())
+    del choice["seal"]
+    (tmp_path / HARD_EXAMPLES_FILE).write_text(json.dumps(choice))
+    lines = (made / BASELINES_FILE).read_text().splitlines()
+    plain = [line.rpartition(",")[0] for line in lines]
+    (tmp_path / BASELINES_FILE).write_text("\n".join(plain) + "\n")
+
+    assert _read_hard_examples(tmp_path) == _read_hard_examples(made)
+    assert _read_intact_rows(tmp_path / BASELINES_FILE) == _read_intact_rows(made / BASELINES_FILE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        "[]",
+        '{"seed": 0, "candidates": 3, "chosen": [3]}',
+        '{"seed": 0, "candidates": 3, "chosen": [-1]}',
+        '{"seed": 0, "candidates": "3", "chosen": []}',
+        '{"seed": 0, "candidates": 3, "chosen": [1e300]}',
+    ],
+)
+def test_a_choice_of_another_shape_is_made_again(tmp_path: Path, content: str):
+    (tmp_path / HARD_EXAMPLES_FILE).write_text(content)
+
+    with pytest.warns(UserWarning, match="is damaged .*: shift A is chosen again"):
+        assert _read_hard_examples(tmp_path) is None
+
+
+def test_a_table_that_is_no_text_is_made_again(tmp_path: Path):
+    (tmp_path / BASELINES_FILE).write_bytes(b"\xff\xfe,")
+
+    with pytest.warns(UserWarning, match="is damaged .*: it is made again"):
+        assert _read_intact_rows(tmp_path / BASELINES_FILE) == []
+
+
+def test_two_processes_do_not_train_the_same_lab(made: Path, tmp_path: Path):
+    def try_too(*_: object) -> None:
+        with pytest.raises(BlockingIOError, match=r"is in use by process .*: wait until it ends"):
+            train.make_towers(tmp_path, ["supervised"], config=TINY)
+        raise Interruption
+
+    with pytest.raises(Interruption):
+        train.make_towers(tmp_path, ["supervised"], config=TINY, progress=try_too)
+    with lock_folder(made):  # what is there needs no lock
+        train.make_towers(made, ["supervised"], config=TINY)
+    with lock_folder(tmp_path), pytest.raises(BlockingIOError, match="is in use by process"):
+        train_lab(tmp_path, config=TINY)
+
+
+def test_what_a_killed_run_left_is_swept(copied: Path):
+    (copied / ".supervised.safetensors.0123abcd").write_bytes(b"half")
+
+    train_lab(copied, config=TINY)
+
+    assert not list(copied.glob(".*"))

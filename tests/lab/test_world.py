@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from earmark._io import lock_folder
 from earmark.data.broden import read_broden
 from earmark.data.imagenet import read_dataset
 from earmark.lab import world
@@ -718,6 +719,59 @@ def test_a_set_that_lost_an_image_is_made_again(tmp_path: Path):
     lost = next(tmp_path.glob("imagenet/val/*/*.png"))
     lost.unlink()
 
-    world.write_lab(tmp_path, counts={"imagenet": 5})
+    with pytest.warns(UserWarning, match="has changed since it was drawn"):
+        world.write_lab(tmp_path, counts={"imagenet": 5})
 
     assert lost.is_file()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("imagenet", "*.png"), ("broden", "*.csv")])
+def test_a_flipped_bit_is_named_and_the_set_is_drawn_again(tmp_path: Path, name: str, kind: str):
+    """Pillow reads many a damaged PNG without a word, and a table has no checksum."""
+    world.write_lab(tmp_path, counts={name: 3})
+    paths, drawn = sorted(tmp_path.rglob(kind)), np.random.default_rng(0)
+    wholes = [path.read_bytes() for path in paths]
+
+    for path in drawn.choice(paths, 6):
+        content = bytearray(path.read_bytes())
+        content[drawn.integers(len(content))] ^= 1 << drawn.integers(8)
+        path.write_bytes(bytes(content))
+        with pytest.warns(UserWarning, match=r" has changed since it was drawn: it is drawn again"):
+            world.write_lab(tmp_path, counts={name: 3})
+
+    assert [path.read_bytes() for path in paths] == wholes
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]", "\x00"])
+def test_a_damaged_manifest_is_named_and_the_set_is_drawn_again(tmp_path: Path, content: str):
+    world.write_lab(tmp_path, counts={"imagenet": 5})
+    whole = (tmp_path / "imagenet" / "lab.json").read_text()
+    (tmp_path / "imagenet" / "lab.json").write_text(content)
+
+    with pytest.warns(UserWarning, match="imagenet has changed since it was drawn"):
+        world.write_lab(tmp_path, counts={"imagenet": 5})
+
+    assert (tmp_path / "imagenet" / "lab.json").read_text() == whole
+
+
+def test_a_set_of_an_earlier_earmark_is_kept(tmp_path: Path):
+    """Its manifest had no checksum."""
+    world.write_lab(tmp_path, counts={"broden": 5})
+    path = tmp_path / "broden1_224" / "lab.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]
+    path.write_text(json.dumps(manifest))
+
+    world.write_lab(tmp_path, counts={"broden": 5})
+
+    assert json.loads(path.read_text()) == manifest
+
+
+def test_two_processes_do_not_draw_at_the_same_time(tmp_path: Path):
+    def try_too(*_: int) -> None:
+        with pytest.raises(BlockingIOError, match=r"is in use by process .*: wait until it ends"):
+            world.write_lab(tmp_path, counts={"imagenet": 5})
+
+    world.write_lab(tmp_path, counts={"imagenet": 5}, progress=try_too)
+    with lock_folder(tmp_path):  # what is there needs no lock
+        world.write_lab(tmp_path, counts={"imagenet": 5})

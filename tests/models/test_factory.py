@@ -1,6 +1,7 @@
 """Ids and paths to classifiers, and back again through a saved file."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,95 @@ PROMPTS = Prompts(("c", "d"), ("cat", "dog"), ("a photo of a {}.", "a {}"))
         ("resnet50", "or give timm:resnet50, torchvision:resnet50"),
         ("zero-shot", "or give lab:zero-shot"),
         ("tim:resnet50", r"no model family 'tim:' \(in tim:resnet50\)"),
+        ("resnet50,IMAGENET1K_V2", "or give torchvision:resnet50,IMAGENET1K_V2"),
+        ("timm:ViT-B-16", "timm has no 'ViT-B-16'; check the name, or give ViT-B-16,openai"),
+        ("torchvision:test_vit", "or give timm:test_vit"),
     ],
 )
 def test_unknown_models_have_near_ones(name: str, complaint: str):
     with pytest.raises(ValueError, match=complaint) as error:
         load_model(name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        (
+            "google/siglip-base-patch16-224",
+            "hf:google/siglip-base-patch16-224 of transformers, hf-",
+        ),
+        ("timm/resnet50.a1_in1k", "timm:hf-hub:timm/resnet50.a1_in1k of timm"),
+        ("laion/CLIP-ViT-B-32", "hf-hub:laion/CLIP-ViT-B-32 of open_clip"),
+        ("test_vit.r160_in1k", "timm:test_vit.r160_in1k"),
+        ("ViT-B/16", "ViT-B-16,openai"),
+        ("timm:resnet50,IMAGENET1K_V2", "torchvision:resnet50,IMAGENET1K_V2"),
+    ],
+)
+def test_what_looks_like_a_path_names_the_prefix_that_is_meant(name: str, meant: str):
+    with pytest.raises(FileNotFoundError, match=f"check the path, or give .*{meant}"):
+        load_model(name)
+
+
+def test_a_file_of_weights_without_a_prefix_names_it(tmp_path: Path):
+    torch.save({"w": torch.ones(2)}, path := tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=rf"or give timm:resnet50,{path}, torchvision:resnet50,"):
+        load_model(f"resnet50,{path}")
+
+
+@pytest.mark.parametrize("name", ["lab:zero-shot", "w.safetensors"])
+def test_averaged_weights_are_those_of_files(name: str, tmp_path: Path):
+    save_file({"w": torch.ones(2)}, tmp_path / "w.safetensors")
+    name = name.replace("w.", f"{tmp_path}/w.")
+    with pytest.raises(ValueError, match="leave out --weights ema"):
+        load_model(name, weights="ema")
+
+
+def test_an_adapter_is_named_with_its_base(tmp_path: Path):
+    settings = {"base_model_name_or_path": "google/vit\x1b[31m", "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        ValueError, match=r"adapter of the model 'google/vit\\x1b.*merge_and_unload"
+    ):
+        load_model(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(ValueError, match="adapter of the model None"):
+        load_model(str(tmp_path))
+
+
+def test_weights_of_unknown_architecture_name_the_library_of_their_names(tmp_path: Path):
+    state = {"vit.encoder.layer.0.output.dense.weight": torch.ones(2)}
+    for ending in (".safetensors", ".pt"):
+        path = tmp_path / f"model{ending}"
+        save_file(state, path) if ending == ".safetensors" else torch.save(state, path)
+        with pytest.raises(ValueError, match=r"names are those of transformers: .*hf:FOLDER"):
+            load_model(str(path))
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.safetensors"])
+def test_a_pipe_is_refused(tmp_path: Path, name: str):
+    os.mkfifo(tmp_path / name)
+    for model in (str(tmp_path / name), f"timm:test_vit,{tmp_path / name}"):
+        with pytest.raises(ValueError, match="no regular file but a pipe or device"):
+            load_model(model)
+
+
+def test_a_head_that_tells_nothing_apart_is_refused_unless_another_is_given(tmp_path: Path):
+    model = timm.create_model("test_vit", num_classes=4)
+    torch.nn.init.zeros_(model.head.weight)
+    save_file(model.state_dict(), path := tmp_path / "t.safetensors")
+    with pytest.raises(ValueError, match=r"All 4 rows of the head of timm:test_vit.* are equal"):
+        load_model(f"timm:test_vit,{path}")
+    assert load_model(f"timm:test_vit,{path}", prompts=None).head.weight.shape == (4, 64)
+
+
+def test_a_zero_shot_head_of_equal_rows_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch):
+    """Such as of a tokenizer that reads all words alike."""
+    monkeypatch.setattr(
+        "earmark.models.open_clip_models._embed", lambda *_: torch.ones(len(_[2]), 16)
+    )
+    with pytest.raises(ValueError, match=r"All 2 rows of the head of .* are equal"):
+        load_model(str(tiny), prompts=PROMPTS)
 
 
 def test_files_that_are_not_there():
@@ -128,7 +212,8 @@ def test_both_towers_are_put_on_the_device(tiny: Path):
 def described(path: Path) -> tuple[dict, dict]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(file.metadata()["earmark"])
+        description = json.loads(file.metadata()["earmark"])
+        return tensors, {key: description[key] for key in description if key != "sha256"}
 
 
 def test_a_head_of_another_width_is_refused(tmp_path: Path, tiny: Path):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.hf_fakes import image_processor, save_clip_tokenizer
 from PIL import Image
 
 import earmark.models._torchvision_compat  # noqa: F401 # before what imports torchvision
@@ -72,18 +73,21 @@ def model_of(tmp_path: Path):
         model = FAMILIES[family](transformers).eval()
         with _quiet_transformers():
             model.save_pretrained(tmp_path)
-            kind = getattr(transformers, f"{processor}ImageProcessorPil")
-            kind(**({"size": SQUARE} | shown)).save_pretrained(tmp_path)
+            image_processor(processor)(**({"size": SQUARE} | shown)).save_pretrained(tmp_path)
             if hasattr(model, "text_model"):
                 letters = [*string.ascii_lowercase]
                 vocabulary = [*letters, *(f"{letter}</w>" for letter in letters)]
                 vocabulary += ["<|startoftext|>", "<|endoftext|>"]
                 numbers = {token: number for number, token in enumerate(vocabulary)}
-                tokenizer = transformers.CLIPTokenizer(vocab=numbers, merges=[])
-                tokenizer.save_pretrained(tmp_path)
+                save_clip_tokenizer(tmp_path, numbers)
         return model, str(tmp_path)
 
     return make
+
+
+def image_features(model: Any, images: torch.Tensor) -> torch.Tensor:
+    output = model.get_image_features(images)
+    return output if isinstance(output, torch.Tensor) else output.pooler_output
 
 
 def built_again(loaded: Any) -> torch.nn.Module:
@@ -96,10 +100,10 @@ def built_again(loaded: Any) -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("family", "features"),
     [
-        ("clip", lambda m, x: m.get_image_features(x).pooler_output),
+        ("clip", image_features),
         ("clip image", lambda m, x: m(x).image_embeds),
         ("clip pooled", lambda m, x: m(x).pooler_output),
-        ("siglip", lambda m, x: m.get_image_features(x).pooler_output),
+        ("siglip", image_features),
         ("vit", lambda m, x: m(x).last_hidden_state[:, 0]),
         (
             "dinov2",
@@ -219,13 +223,12 @@ def test_the_text_tower_can_be_moved(model_of: Any, family: str):
     ],
 )
 def test_images_are_shown_as_transformers_shows_them(model_of: Any, processor: str, shown: dict):
-    import transformers
 
     from earmark.models.hf_models import _preprocessing
 
     model, folder = model_of("vit", processor, **shown)
     ours = _preprocessing(folder, model.config)
-    theirs = getattr(transformers, f"{processor}ImageProcessorPil").from_pretrained(folder)
+    theirs = image_processor(processor).from_pretrained(folder)
     for size in ((300, 211), (97, 333), (20, 21)):
         pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
         image = Image.fromarray(pixels)
@@ -267,8 +270,21 @@ def test_labels_are_classes_and_imagenet_has_wordnet_ids(model_of: Any):
 
 def test_a_model_of_another_kind_is_refused(model_of: Any):
     _, folder = model_of("text only")
-    with pytest.raises(ValueError, match=r"model type 'bert' .* choose CLIPModel"):
+    with pytest.raises(ValueError, match=r"model type 'bert' .* choose a CLIP"):
         load_hf(folder)
+
+
+def test_without_a_vocabulary_there_is_no_text_tower(model_of: Any):
+    _, folder = model_of("clip")
+    for path in Path(folder).glob("*"):
+        if path.name.startswith(("tokenizer", "vocab", "merges", "special_tokens")):
+            path.unlink()
+
+    with pytest.warns(UserWarning, match=r"none of the tokenizer's files tokenizer\.json, vocab"):
+        loaded = load_model(f"hf:{folder}")
+
+    assert loaded.text_tower is None
+    assert loaded.classes == ()
 
 
 def test_missing_weights_are_refused(model_of: Any):

@@ -71,7 +71,7 @@ OPTIONS = {
     "open_clip:get_tokenizer": {"model_name"},
     "timm:get_pretrained_cfg": {"allow_unregistered"},
     "timm:create_model": {"pretrained"},
-    "transformers:PreTrainedConfig.to_json_string": {"use_diff"},
+    "transformers:PretrainedConfig.to_json_string": {"use_diff"},
 }
 
 

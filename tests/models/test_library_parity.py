@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.hf_fakes import image_processor
 from torch import Tensor
 
 import earmark.models._torchvision_compat  # noqa: F401 # before what imports torchvision
@@ -98,7 +99,7 @@ def visual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @torch.no_grad()
 def test_one_tower_through_three_libraries(visual: dict[str, Tensor], tmp_path: Path):
     from safetensors.torch import save_file
-    from transformers import CLIPImageProcessorPil, CLIPVisionConfig
+    from transformers import CLIPVisionConfig
 
     torch.save(as_timm(visual), tmp_path / "timm.pt")
     folder = tmp_path / "hf"
@@ -113,7 +114,7 @@ def test_one_tower_through_three_libraries(visual: dict[str, Tensor], tmp_path: 
         hidden_act="gelu",
         architectures=["CLIPVisionModelWithProjection"],
     ).save_pretrained(folder)
-    CLIPImageProcessorPil().save_pretrained(folder)
+    image_processor("CLIP")().save_pretrained(folder)
     save_file(as_transformers(visual), folder / "model.safetensors", {"format": "pt"})
     images = torch.randn(2, 3, 224, 224)
     ours = load_open_clip("earmark-parity", str(tmp_path / "clip.pt")).encoder(images)

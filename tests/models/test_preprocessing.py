@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.hf_fakes import image_processor
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -96,10 +97,8 @@ def test_equals_timm(mode: str, whole: bool, width: int, height: int, share: flo
 @example(width=400, height=3)
 @example(width=1, height=1)
 def test_equals_transformers_that_rounds_crops_down(crop: tuple[int, int], width: int, height: int):
-    from transformers import CLIPImageProcessorPil
-
     size = {"shortest_edge": 24}, dict(zip(("height", "width"), crop, strict=True))
-    theirs = CLIPImageProcessorPil(size=size[0], crop_size=size[1])
+    theirs = image_processor("CLIP")(size=size[0], crop_size=size[1])
     image = noise(width, height)
     expected = theirs(image, return_tensors="pt", input_data_format="channels_last")
     ours = preprocessing(crop=crop, centring="floor")(image)

@@ -135,6 +135,74 @@ def test_other_weights_are_refused(tmp_path: Path):
         load_torchvision("mobilenet_v3_small", path)
 
 
+@pytest.mark.parametrize("prefix", ["model.", "module.", "net.model."])
+def test_weights_below_a_wrapper_are_read(tmp_path: Path, prefix: str):
+    model, path = saved(tmp_path, "resnet18", num_classes=3)
+    state = {f"{prefix}{name}": value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state}, path)
+    loaded = load_torchvision("resnet18", path)
+    assert torch.equal(loaded.head.weight, model.fc.weight)
+    assert torch.equal(loaded.encoder.conv1.weight, model.conv1.weight)
+
+
+def test_averaged_weights_are_taken_on_demand(tmp_path: Path):
+    """The file of torchvision's own training script."""
+    model, path = saved(tmp_path, "resnet18", num_classes=3)
+    average = torch.optim.swa_utils.AveragedModel(model)
+    plain = {name: value * 2 for name, value in model.state_dict().items()}
+    torch.save({"model": plain, "model_ema": average.state_dict(), "epoch": 1}, path)
+    ema = load_model(f"torchvision:resnet18,{path}", weights="ema")
+    assert torch.equal(ema.head.weight, model.fc.weight)
+    with pytest.warns(UserWarning, match="the plain ones are taken; --weights ema"):
+        assert torch.equal(load_torchvision("resnet18", path).head.weight, plain["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "features"),
+    [("resnet18", "fc", 512), ("vit_b_32", "heads", 768), ("efficientnet_b0", "classifier", 1280)],
+)
+def test_an_own_linear_head_is_read(tmp_path: Path, name: str, place: str, features: int):
+    model, path = saved(tmp_path, name)
+    setattr(model, place, torch.nn.Linear(features, 3))
+    torch.save(model.state_dict(), path)
+    loaded = load_torchvision(name, path)
+    assert torch.equal(loaded.head.weight, getattr(model, place).weight)
+
+
+def test_a_head_of_several_layers_is_named(tmp_path: Path):
+    model, path = saved(tmp_path, "resnet18")
+    layers = [torch.nn.Linear(512, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)]
+    model.fc = torch.nn.Sequential(*layers)
+    torch.save(model.state_dict(), path)
+    with pytest.raises(ValueError, match=r"2 layers \(fc\.0, fc\.2\).*Classifier\.from_module"):
+        load_torchvision("resnet18", path)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"heads.head.weight": torch.ones(2, 768), "encoder.pos_embedding": torch.ones(1, 50, 768)},
+        {"heads.head.weight": torch.ones(2, 768), "encoder.pos_embedding": torch.ones(3)},
+        {"heads.head.weight": torch.tensor(3.0)},
+        {"heads.head.weight": torch.ones(3)},
+    ],
+)
+def test_parts_of_a_model_are_refused(tmp_path: Path, state: dict[str, torch.Tensor]):
+    torch.save(state, path := tmp_path / "part.pt")
+    with pytest.raises(ValueError, match="not the weights of torchvision"):
+        load_torchvision("vit_b_32", str(path))
+
+
+def test_published_weights_with_nan_are_named(monkeypatch: pytest.MonkeyPatch):
+    from torchvision import models
+
+    own = models.resnet18().state_dict()
+    own["layer1.0.bn1.running_var"][0] = torch.nan
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: own)
+    with pytest.raises(ValueError, match=r"NaN or infinite values \(layer1\.0\.bn1\.running_var"):
+        load_torchvision("resnet18")
+
+
 def test_without_network_it_says_how_to_give_a_file(monkeypatch: pytest.MonkeyPatch):
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("no route\nto the host")

@@ -239,7 +239,7 @@ def test_directions(top: tuple[float, float, float], verdict: str):
     assert "In the untrained control it is 10.0x." in said
     assert "Zero-shot's is 99.4\N{NO-BREAK SPACE}% class-constant" in said
     assert "0.6\N{NO-BREAK SPACE}% of it can change a decision." in said
-    assert "no decision: zero-shot 2.0x (0.0020), finetuned 2.0x (0.0020), superv" in said
+    assert "no decision: zero-shot 2.0x (0.00200), finetuned 2.0x (0.00200), superv" in said
 
 
 @pytest.mark.parametrize(

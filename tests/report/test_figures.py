@@ -84,7 +84,10 @@ def test_logit_axes_say_the_truth(drawn: dict[str, Figure], axis: str):
 def test_stroke_from_the_line_is_effective_robustness(drawn: dict[str, Figure]):
     """The line's own numbers, and scipy's logit, say where the stroke begins and ends."""
     records = fake_records(directions=12)
-    for point in points(drawn["1"], "expected"):
+    strokes = points(drawn["1"], "expected")
+
+    assert len(strokes) >= 3
+    for point in strokes:
         of = {"model": point["Model"], "quantity": "accuracy"}
         on, off = (select(records, **of, dataset=d)[0] for d in ("imagenet", "shifts"))
 

@@ -168,7 +168,7 @@ def test_privileged_direction_by_hand():
     rows = {row[2]: row[3] for row in shown(table(records, "2b"))}
 
     assert rows == {
-        "Largest importance": "0.6000",
+        "Largest importance": "0.600",
         "Largest ÷ mean": "3.0\N{MULTIPLICATION SIGN}",
         "Directions of 10 times the mean or more": "0",
         "Class-constant part of the largest": "99.4\N{NO-BREAK SPACE}%",

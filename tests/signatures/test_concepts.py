@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,8 +226,8 @@ def test_names_the_image_that_is_not_there(given: list[int]):
 
 
 def test_concepts_are_indices():
-    with pytest.raises(ValueError, match="'c' must be indices of images, got bool"):
-        probe_concepts(torch.eye(2), torch.eye(2), {"c": np.array([True, False])})
+    with pytest.raises(ValueError, match=r"'c' must be indices of images, or .* got float64"):
+        probe_concepts(torch.eye(2), torch.eye(2), {"c": np.array([0.5, 1.0])})
 
 
 def test_no_concept():
@@ -380,3 +381,22 @@ def test_average_precision_refuses():
         average_precision(scores, torch.zeros(3).bool())
     with pytest.raises(ValueError, match="Row 2 of the scores has NaN"):
         average_precision(torch.tensor([[0.0], [1], [torch.nan]]), torch.ones(3).bool())
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_a_mask_is_as_good_as_its_indices(kind: Any):
+    mask = [True, False, True, True, False]
+
+    labels = ConceptLabels.from_positives({"red": kind(mask)}, images=5)
+
+    assert labels.positives[0].tolist() == [0, 2, 3]
+
+
+def test_zeros_and_ones_are_no_indices():
+    with pytest.raises(ValueError, match=r"'red' has 4 entries that are all 0 or 1: give"):
+        ConceptLabels.from_positives({"red": [0, 1, 1, 0]}, images=4)
+
+
+def test_a_mask_of_other_images_is_refused():
+    with pytest.raises(ValueError, match=r"a boolean mask of shape \(4,\), got bool of shape"):
+        ConceptLabels.from_positives({"red": [True, False]}, images=4)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from importlib import resources
@@ -20,7 +21,13 @@ from earmark.lab.baselines import load_lab_baselines
 from earmark.records import Record
 from earmark.signatures.effective_robustness import effective_robustness_interval
 from earmark.statistics.intervals import accuracy_interval
-from earmark.study.baselines import baseline_records, baselines_for, lab_baseline, v2_mismatch_note
+from earmark.study.baselines import (
+    baseline_records,
+    baselines_for,
+    lab_baseline,
+    load_baseline,
+    v2_mismatch_note,
+)
 from earmark.study.eval_sets import EvalSets
 from earmark.study.records.accuracy import robustness_records
 from earmark.study.robustness_table import (
@@ -159,3 +166,49 @@ def test_a_table_for_programs_does_not_list_the_lines_models():
     told = json.loads(table_as_json(effective_robustness_table(models, get_baseline("testbed"))))
 
     assert (told["baseline"]["n"], "models" in told["baseline"]) == (287, False)
+
+
+PAIRS = [(0.3, 0.2), (0.5, 0.35), (0.7, 0.6), (0.8, 0.65)]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_line_of_pairs_is_that_of_their_accuracies(tmp_path: Path, delimiter: str, mark: str):
+    header = delimiter.join(["", "id_accuracy", "model", "shift_accuracy"])
+    rows = [delimiter.join([f"{n}", f"{x}", "m", f"{y}"]) for n, (x, y) in enumerate(PAIRS)]
+    text = "\n".join([header, *rows])
+    if delimiter == ";":
+        text = text.replace(".", ",")
+    (tmp_path / "mine.csv").write_text(mark + text, encoding="utf-8")
+
+    found = load_baseline("mine.csv", tmp_path)
+
+    assert found == fit_baseline(*zip(*PAIRS, strict=True), name="mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("id_accuracy,shift_accuracy\n.5,x\n", r"line 2: shift_accuracy is 'x': give a number"),
+        ("id_accuracy,shift_accuracy\n50,.4\n", r"line 2: id_accuracy is 50, .* divide percent"),
+        ("a,id_accuracy,shift_accuracy\nm,.5\n", r"line 2 has too few cells: complete it"),
+        ('id_accuracy,shift_accuracy\n.5,".4\n', r"line 2 is malformed"),
+        ("id_accuracy,shift_accuracy\n.5,.4\n", r"No baseline can be fitted on .*three"),
+        ("id_accuracy,shift_accuracy\n", r"has no models"),
+    ],
+)
+def test_pairs_that_give_no_line(tmp_path: Path, text: str, error: str):
+    (tmp_path / "mine.csv").write_text(text)
+
+    with pytest.raises(ValueError, match=error) as caught:
+        load_baseline("mine.csv", tmp_path)
+    assert "mine.csv" in str(caught.value)
+
+
+def test_files_of_pairs_are_regular(tmp_path: Path):
+    os.mkfifo(tmp_path / "mine.csv")
+
+    with pytest.raises(ValueError, match=r"mine\.csv is no regular file but a pipe or device"):
+        load_baseline("mine.csv", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"No baseline '~nobody-at-all/x\.csv'"):
+        load_baseline("~nobody-at-all/x.csv", tmp_path)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from earmark import PAPER_BASELINE, Classifier, Head, load_model
+from earmark._io import LOCK_FILE
 from earmark.activations import EncodeConfig
 from earmark.data.imagenet import read_dataset
 from earmark.data.registry import PAPER_SHIFTS
@@ -22,13 +24,13 @@ from earmark.lab.model import LabArchitecture
 from earmark.lab.pool import LAB_TOWERS, family_config, prepare_lab
 from earmark.lab.train import LabTrainConfig
 from earmark.models.serialization import load_classifier, save_classifier
-from earmark.records import RECORDS_FILE, Record, read_records, select
-from earmark.study import runner
+from earmark.records import RECORDS_FILE, SCAN_FILE, Record, read_records, select, write_records
+from earmark.study import run, runner
 from earmark.study.config import StudyConfig, load_study_config, to_toml
 from earmark.study.eval_sets import find_eval_sets
 from earmark.study.plan import plan_study
 from earmark.study.record_key import baselines_key, eval_sets_key, settings_key
-from earmark.study.run import StudyOutput, run_units
+from earmark.study.run import INCOMPLETE_FILE, StudyOutput, run_units
 from earmark.study.runner import (
     RunConfig,
     StudyRunner,
@@ -330,7 +332,7 @@ from shutil import copytree
 from earmark.study.runner import RunConfig
 from earmark.study.config import load_study_config
 from earmark.study.eval_sets import find_eval_sets
-from earmark.study.run import StudyOutput, run_units
+from earmark.study.run import INCOMPLETE_FILE, StudyOutput, run_units
 from earmark.training.image_run import ComputeConfig
 pool, data, out = sys.argv[1:]
 run_units(RunConfig(load_study_config(pool), Path(data), Path(out)))
@@ -441,3 +443,185 @@ def test_images_without_labels_are_told_where_accuracy_is_needed(
     (failure,) = found.failures
     assert "class folders" in failure.reason
     assert select(found.records, quantity="activation_kurtosis")
+
+
+# Damage, failures and company.
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+
+
+def test_damaged_records_are_named_and_measured_again(
+    studied: tuple[RunConfig, StudyOutput], tmp_path: Path
+):
+    setting = copied(studied[0], tmp_path)
+    path = records_file(setting.out, "lab:supervised")
+    whole = path.read_bytes()
+    flip_a_bit(path)
+
+    match = rf"{path} is damaged: .* What it held is measured again\."
+    with pytest.warns(UserWarning, match=match) as caught:
+        found = run_units(setting)
+
+    assert len(caught) == 1
+    assert found.records == studied[1].records
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", [RECORDS_FILE, INCOMPLETE_FILE])
+def test_a_run_without_failures_makes_damaged_results_anew(
+    studied: tuple[RunConfig, StudyOutput], tmp_path: Path, name: str
+):
+    setting = copied(studied[0], tmp_path)
+    (setting.out / name).write_bytes((setting.out / RECORDS_FILE).read_bytes())
+    flip_a_bit(setting.out / name)
+
+    if name == RECORDS_FILE:
+        with pytest.warns(UserWarning, match=rf"{RECORDS_FILE} is damaged.* This run replaces it"):
+            run_units(setting)
+    else:
+        run_units(setting)
+
+    assert read_records(setting.out / RECORDS_FILE) == studied[1].records
+    assert not (setting.out / INCOMPLETE_FILE).exists()
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """Let the loading of one model fail, as without a network."""
+    load = runner.load_model
+
+    def load_model(name: str, **options: object) -> Classifier:
+        if name == source:
+            raise OSError("no network")
+        return load(name, **options)
+
+    monkeypatch.setattr(runner, "load_model", load_model)
+
+
+def test_a_failure_never_replaces_a_complete_result(
+    studied: tuple[RunConfig, StudyOutput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The fuller records stay, the others are beside them, and a later run puts it right."""
+    setting = copied(studied[0], tmp_path)
+    whole, pool = (setting.out / RECORDS_FILE).read_bytes(), setting.out / "pool.toml"
+    pool.write_text(f"# mine\n{pool.read_text()}")
+    with monkeypatch.context() as patched:
+        failing(patched, "lab:supervised")
+        match = rf"{RECORDS_FILE} stays as it was, since 1 tasks failed and it has [\d,]+ records"
+        with pytest.warns(UserWarning, match=match):
+            found = run_units(setting)
+
+    lost = set(studied[1].records) - set(found.records)
+    assert {record.model for record in lost} == {"lab:supervised"}
+    assert (setting.out / RECORDS_FILE).read_bytes() == whole
+    assert pool.read_text().startswith("# mine")
+    assert read_records(setting.out / INCOMPLETE_FILE) == found.records
+
+    again = run_units(setting)
+
+    assert again.records == studied[1].records
+    assert not (setting.out / INCOMPLETE_FILE).exists()
+    assert not pool.read_text().startswith("# mine")
+
+
+def test_a_failure_of_a_new_model_replaces_what_is_no_fuller(
+    studied: tuple[RunConfig, StudyOutput], lab: Path, tmp_path: Path
+):
+    """The pool has a further family, which fails: all that was there is there again."""
+    setting = copied(studied[0], tmp_path)
+    (family,) = setting.study_config.families
+    (tmp_path / "one.safetensors").write_bytes(b"no weights")
+    other = family.model_copy(
+        update={
+            "zero_shot": str(tmp_path / "one.safetensors"),
+            "finetuned": None,
+            "pretraining": "more",
+        }
+    )
+    pool = setting.study_config.model_copy(update={"families": (family, other)})
+
+    found = run_units(replace(setting, study_config=pool))
+
+    assert found.failures
+    assert read_records(setting.out / RECORDS_FILE) == found.records
+    assert not (setting.out / INCOMPLETE_FILE).exists()
+
+
+def test_the_records_of_a_part_replace_nothing_fuller(
+    setting: RunConfig, studied: tuple[RunConfig, StudyOutput], monkeypatch: pytest.MonkeyPatch
+):
+    """A killed run left the records of two parts; the next one has so far those of one."""
+    measured = iter([
+        select(studied[1].records, model="lab:zero-shot"),
+        select(studied[1].records, model="lab:supervised"),
+        select(studied[1].records, model="lab:untrained"),
+    ])
+    before = [r for r in studied[1].records if r.model in {"lab:zero-shot", "lab:supervised"}]
+    write_records(setting.out / RECORDS_FILE, before)
+    seen: list[set[str]] = []
+
+    def run_unit(_: StudyRunner, __: StudyUnit) -> UnitResult:
+        seen.append({record.model for record in read_records(setting.out / RECORDS_FILE)})
+        return UnitResult(next(measured), [])
+
+    monkeypatch.setattr(StudyRunner, "run_unit", run_unit)
+    run_units(setting)
+
+    both = {"lab:zero-shot", "lab:supervised"}
+    assert seen == [both, both, both]
+    models = {record.model for record in read_records(setting.out / RECORDS_FILE)}
+    assert models == both | {"lab:untrained"}
+
+
+def test_one_folder_has_one_study_at_a_time(setting: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    def run_unit(_: StudyRunner, __: StudyUnit) -> UnitResult:
+        with pytest.raises(BlockingIOError, match=f"{setting.out} is in use by process .*: wait"):
+            run_units(setting)
+        return UnitResult([], [])
+
+    monkeypatch.setattr(StudyRunner, "run_unit", run_unit)
+    run_units(setting)
+
+    assert not (setting.out / LOCK_FILE).exists()
+
+
+def test_a_study_does_not_take_the_folder_of_a_scan(setting: RunConfig):
+    (setting.out / SCAN_FILE).write_text("{}")
+
+    with pytest.raises(ValueError, match=r"holds the results of a scan: give another folder"):
+        run_units(setting)
+
+
+def test_what_killed_runs_left_is_swept(studied: tuple[RunConfig, StudyOutput], tmp_path: Path):
+    setting = copied(studied[0], tmp_path)
+    (setting.out / "along" / "a model at alpha 0.1").mkdir(parents=True)
+    (setting.out / ".records.parquet.0123abcd").write_bytes(b"half")
+
+    run_units(setting)
+
+    assert not (setting.out / "along").exists()
+    assert not list(setting.out.glob(".*"))
+
+
+def test_warnings_of_a_unit_elsewhere_are_shown_here(
+    setting: RunConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """On Ray the output of a unit's process is not seen."""
+
+    def warn_twice(_: StudyRunner, __: StudyUnit) -> UnitResult:
+        for _ in range(2):
+            warnings.warn("a damaged file", stacklevel=1)
+        return UnitResult([], [])
+
+    monkeypatch.setattr(StudyRunner, "run_unit", warn_twice)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = run._run_remote(setting, study_units(setting.study_config)[0])
+    assert result.warnings == ["a damaged file"]
+
+    monkeypatch.setattr(run, "map_units", lambda _, units, **__: [(0, result)])
+    with pytest.warns(UserWarning, match="a damaged file"):
+        run_units(setting)

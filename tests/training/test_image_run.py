@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear, normalize
 from torch.testing import assert_close
 
+from earmark._io import LOCK_FILE, lock_folder
 from earmark.data.image_set import ImageSet
 from earmark.models.classifier import Classifier
 from earmark.models.serialization import load_classifier
+from earmark.training import image_run
 from earmark.training.image_run import (
     CHECKPOINT_FILE,
     MODEL_FILE,
@@ -512,3 +515,127 @@ def test_a_run_is_known_by_all_that_moves_its_weights(lessons: TrainData):
     small = ComputeConfig(micro_batch=2)
     assert run_key(fakes.tower(), lessons, fakes.recipe(), small) == plain
     assert run_key(fakes.tower_with_batchnorm(), lessons, fakes.recipe(), small) != norm
+
+
+# Damage, killed writes, and company.
+
+
+def flip_last_bit(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()  # a model that was read from it still has its pages
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_damaged_model_is_named_and_trained_again(tmp_path: Path, lessons: TrainData):
+    first = train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path)
+    flip_last_bit(tmp_path / MODEL_FILE)
+
+    with pytest.warns(UserWarning, match=rf"{MODEL_FILE} is damaged.* The model is trained again"):
+        second = train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path)
+
+    assert same(first, second)
+    assert same(load_classifier(tmp_path / MODEL_FILE), first)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_run_starts_anew(tmp_path: Path, lessons: TrainData):
+    expected = train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path / "whole")
+
+    def interrupt(_: str, done: int, __: int) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_on_images(
+            fakes.tower(), lessons, fakes.recipe(), tmp_path / "cut", progress=interrupt
+        )
+    flip_last_bit(tmp_path / "cut" / CHECKPOINT_FILE)
+    steps: list[int] = []
+    with pytest.warns(UserWarning, match=rf"{CHECKPOINT_FILE} is damaged.* The run starts anew"):
+        trained = train_on_images(
+            fakes.tower(),
+            lessons,
+            fakes.recipe(),
+            tmp_path / "cut",
+            progress=lambda _, done, __: steps.append(done),
+        )
+
+    assert steps[0] == 1
+    assert same(trained, expected)
+    logs = [(tmp_path / name / LOG_FILENAME).read_bytes() for name in ("cut", "whole")]
+    assert logs[0] == logs[1]
+
+
+def test_two_processes_do_not_train_the_same_model(tmp_path: Path, lessons: TrainData):
+    """A second run of the folder is refused while the first one trains, and reads it then."""
+    tried: list[str] = []
+
+    def try_too(*_: object) -> None:
+        if not tried:
+            with pytest.raises(BlockingIOError, match=r"is in use by process .*: wait") as error:
+                train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path)
+            tried.append(str(error.value))
+
+    first = train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path, progress=try_too)
+    with lock_folder(tmp_path):  # a finished run is read while another process holds the lock
+        second = train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path)
+
+    assert tried
+    assert same(first, second)
+
+
+def test_a_model_that_another_process_just_finished_is_read(
+    tmp_path: Path, lessons: TrainData, monkeypatch: pytest.MonkeyPatch
+):
+    """It finishes after this one saw no model, and before this one has the lock."""
+    lock = image_run.lock_folder
+
+    def finish_first(out: Path) -> AbstractContextManager[None]:
+        monkeypatch.setattr(image_run, "lock_folder", lock)
+        train_on_images(fakes.tower(), lessons, fakes.recipe(), out)
+        return lock(out)
+
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(image_run, "lock_folder", finish_first)
+    train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path, progress=fail)
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_locked"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0", "RANK": "0"}, True),
+        ({"RANK": "1"}, True),
+        ({"LOCAL_RANK": "1", "RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "RANK": "8"}, False),
+    ],
+)
+def test_the_first_process_locks_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], is_locked: bool
+):
+    for name in ("LOCAL_RANK", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    with image_run._lock_run(tmp_path):
+        assert (tmp_path / LOCK_FILE).exists() == is_locked
+
+
+def test_what_a_killed_run_was_writing_is_swept(tmp_path: Path, lessons: TrainData):
+    for name in (CHECKPOINT_FILE, MODEL_FILE, "run.json"):
+        (tmp_path / f".{name}.0123abcd").write_bytes(b"half")
+
+    train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path)
+
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]", "null", "\x00" * 9])
+def test_a_folder_whose_run_cannot_be_read(tmp_path: Path, lessons: TrainData, content: str):
+    train_on_images(fakes.tower(), lessons, fakes.recipe(epochs=1), tmp_path)
+    (tmp_path / "run.json").write_text(content)
+
+    with pytest.raises(ValueError, match=r"of other run\.json, which cannot be read: give"):
+        train_on_images(fakes.tower(), lessons, fakes.recipe(epochs=1), tmp_path)

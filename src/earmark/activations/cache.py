@@ -1,10 +1,9 @@
 """Cache of activations: checksummed shards on disk, computed once."""
 
 import json
-import time
 import warnings
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from itertools import chain, islice
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .._io import atomic_write
+from .._io import atomic_write, check_regular_file, parse_json, sweep_leftovers
 from ..data.image_set import ImageSet
 from ..models.classifier import Classifier
 from .cache_key import cache_key, cache_key_fields
@@ -26,7 +25,6 @@ from .encoding import EncodeConfig, EncodedBatch, Progress, batch_ranges, iter_e
 IMAGES_PER_SHARD = 1024
 """Images in a shard, rounded down to whole batches: the most that a killed run loses."""
 
-_TMP_MAX_AGE = 3600  # seconds; a shard is written in a few
 _TENSOR_NAME = "activations"
 _METADATA_KEY = "earmark"  # a single key, since safetensors writes several in random order
 _SKIP_HINT = "Or leave out such images with --skip-unreadable."
@@ -104,10 +102,12 @@ class Shard:
 
     def _open(self) -> tuple[dict[str, Any], Tensor]:
         try:
+            check_regular_file(self.path)
             with safe_open(self.path, "pt") as file:
-                metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+                text = (file.metadata() or {}).get(_METADATA_KEY, "{}")
+                metadata = parse_json(text, source="its metadata")
                 activations = file.get_tensor(_TENSOR_NAME)
-        except (SafetensorError, ValueError, RecursionError) as error:
+        except (SafetensorError, ValueError) as error:
             raise ValueError(f"{self.path} is not a file of activations ({error}).") from error
         return metadata if isinstance(metadata, dict) else {}, activations
 
@@ -253,7 +253,4 @@ def _prepare_folder(folder: Path, key_fields: dict[str, object]) -> None:
         with atomic_write(path) as tmp_path:
             text = json.dumps(key_fields, indent=2, sort_keys=True) + "\n"
             tmp_path.write_text(text, "utf-8")
-    for tmp_path in folder.glob(".*.*"):
-        with suppress(FileNotFoundError):
-            if tmp_path.stat().st_mtime < time.time() - _TMP_MAX_AGE:
-                tmp_path.unlink()
+    sweep_leftovers(folder)

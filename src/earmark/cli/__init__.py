@@ -1,9 +1,14 @@
 """The command ``earmark``: each subcommand calls the library and prints the result."""
 
 import os
+import platform
+import shlex
 import sys
+import traceback
 import warnings
 from errno import ENOSPC
+from tempfile import mkstemp
+from typing import Annotated
 
 import typer
 
@@ -11,13 +16,15 @@ from ._malloc import keep_freed_memory
 from .audit import audit
 from .check import check
 from .cka import cka
-from .console import print_error, show_warning
+from .console import print_error, print_line, show_warning
 from .er import er
 from .merge import interpolate, prune, soup
 from .report import demo, report
 from .scan import scan
 from .study import study
 from .train import finetune, train
+
+_MAX_LENGTH = 300  # characters of a message of which nothing is known
 
 app = typer.Typer(
     name="earmark",
@@ -48,6 +55,26 @@ for command, example in _EXAMPLES.items():
     app.command(epilog=f"Example: earmark {command.__name__} {example}")(command)
 
 
+def _print_version(is_asked: bool) -> None:
+    from .. import __version__
+
+    if is_asked:
+        print_line(f"earmark {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None: ...
+
+
 def main() -> None:
     """Run the command; an error is printed in one line, with exit code 1."""
     # Waiting threads of OpenMP would spin, and slow a decomposition a hundredfold on a busy
@@ -55,11 +82,14 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
     warnings.showwarning = show_warning
+    warnings.filterwarnings("ignore", "Image size", RuntimeWarning)  # our own limit is an error
     try:
         app()
     except SystemExit as exit_:
         if exit_.code == 130:
             print_error("interrupted", "run the same command again to resume")
+        raise
+    except KeyboardInterrupt:
         raise
     except OSError as error:
         print_error("error", _describe_os_error(error))
@@ -67,6 +97,36 @@ def main() -> None:
     except ValueError as error:
         print_error("error", error)
         sys.exit(1)
+    except BaseException as error:  # noqa: BLE001 - panics of Rust code are no Exception
+        print_error("error", _describe_unknown_error(error))
+        sys.exit(1)
+
+
+def _describe_unknown_error(error: BaseException) -> str:
+    """Return an error in a line with the place of a log, which is written here."""
+    message = " ".join(f"{error}".split())
+    message = message if len(message) <= _MAX_LENGTH else f"{message[:_MAX_LENGTH]} ..."
+    described = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    try:
+        place = f"The full log is in {_write_log(error)}; please report it."
+    except OSError as refused:
+        place = f"A full log could not be written ({refused})."
+    return f"earmark failed unexpectedly ({described}). {place}"
+
+
+def _write_log(error: BaseException) -> str:
+    """Write the command, the versions and the traceback to a new temporary file."""
+    from .. import __version__
+
+    lines = [
+        f"command: {shlex.join(sys.argv)}",
+        f"earmark {__version__}, Python {sys.version}, {platform.platform()}",
+        "".join(traceback.format_exception(error)),
+    ]
+    descriptor, path = mkstemp(prefix="earmark-", suffix=".log")
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write("\n".join(lines))
+    return path
 
 
 def _describe_os_error(error: OSError) -> str:

@@ -1,9 +1,9 @@
 """Output of the commands: tables, progress, and errors of one line."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,8 +17,18 @@ _LINE_INTERVAL = 60  # seconds between lines of progress off a terminal
 def console(*, stderr: bool = False) -> "Console":
     """Return the console to print to; off a terminal it is 200 columns wide."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    screen = Console(stderr=stderr)
+    from .._text import replace_control_characters
+
+    class Screen(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            # Rich passes control characters in names on to the terminal.
+            for segment in super().render(renderable, options):
+                text = segment.text if segment.control else replace_control_characters(segment.text)
+                yield segment._replace(text=text)
+
+    screen = Screen(stderr=stderr)
     if not screen.is_terminal:
         screen.width = 200
     return screen

@@ -58,10 +58,11 @@ def er(
     on ImageNet. The baselines are named paper, testbed, testbed-standard and testbed-all; the
     last three also end in -matched-frequency. A baseline can also be fitted on results.
 
-    Results can be open_clip's openclip_results.csv; a JSON file of CLIP_benchmark, or a
-    folder of them; or a CSV with one row per model and the columns model, pretrained
-    (optional), imagenet, imagenetv2 (matched-frequency; or imagenetv2_threshold_0.7),
-    imagenet_r, imagenet_sketch, objectnet, imagenet_a. Accuracies are fractions.
+    Results can be open_clip's openclip_results.csv; what CLIP_benchmark wrote: its CSV, a JSON
+    file, JSON lines, or a folder of JSON files; or a table with one row per model and the
+    columns model, pretrained (optional), imagenet, imagenetv2 (matched-frequency; or
+    imagenetv2_threshold_0.7), imagenet_r, imagenet_sketch, objectnet, imagenet_a. Cells are
+    separated by commas, semicolons or tabs. Accuracies are fractions.
     """
     from ..data.accuracy_tables import load_shipped_accuracies, read_accuracies
     from ..study import robustness_table as tables

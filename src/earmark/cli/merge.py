@@ -21,6 +21,18 @@ _ORDER_TITLES = {
 }
 
 
+def _parse_fraction(value: str) -> float:
+    try:
+        fraction = float(value)
+    except ValueError:
+        fraction = -1.0
+    if not 0 <= fraction <= 1:
+        raise typer.BadParameter(
+            f"{value!r} is not a fraction: give a number from 0 to 1, such as 0.2 for 20 %."
+        )
+    return fraction
+
+
 def interpolate(
     model0: Annotated[str, typer.Argument(help="Model at alpha 0, such as the zero-shot one.")],
     model1: Annotated[str, typer.Argument(help="Model at alpha 1, such as one finetuned from it.")],
@@ -28,8 +40,8 @@ def interpolate(
     alpha: Annotated[
         list[float] | None,
         typer.Option(
-            min=0,
-            max=1,
+            parser=_parse_fraction,
+            metavar="FRACTION",
             help="Fraction of the way from the first model to the second. May be repeated. "
             "Default: 0.5.",
         ),
@@ -122,7 +134,14 @@ def _parse_order(value: str) -> str:
 
 def prune(
     model: options.ModelId,
-    keep: Annotated[float, typer.Option(min=0, max=1, help="Fraction of directions to keep.")],
+    keep: Annotated[
+        float,
+        typer.Option(
+            parser=_parse_fraction,
+            metavar="FRACTION",
+            help="Fraction of directions to keep, from 0 to 1.",
+        ),
+    ],
     out: options.Out,
     by: Annotated[
         str,

@@ -1,21 +1,23 @@
 """Accuracies on ImageNet and its shifts, from public tables and users' results."""
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from .._io import parse_json
+from .files import is_hidden, parse_table, quote, read_text
 from .registry import DATASETS, PAPER_SHIFTS, DatasetInfo, dataset_variants
 
 _LABELS = ("model", "pretraining", "category")
 _LABEL_ALIASES = {"name": "model", "pretrained": "pretraining"}
 _ZEROSHOT_TASK = "zeroshot_classification"
+_INDEX_TITLES = {"", "unnamed0", "index"}  # of the column that pandas writes first
+
+_Row = tuple[str, Mapping[str, Any]]  # of a location, and values by title
 
 
 def _key(dataset: DatasetInfo) -> str:
@@ -94,136 +96,216 @@ def load_shipped_accuracies(table: Literal["openclip", "testbed"]) -> list[Model
 
 def read_accuracies(path: Path) -> list[ModelAccuracies]:
     """Return a user's results, read in the format that their content shows."""
-    # Formats: open_clip's openclip_results.csv (other datasets are skipped), a plain CSV with one
-    # row per model, a JSON file that CLIP_benchmark wrote, or a folder of such files at any depth.
+    # Formats: open_clip's openclip_results.csv (other datasets are skipped); a plain CSV or JSON
+    # with one row per model; CLIP_benchmark's results, with one row per model and dataset, as CSV,
+    # as JSON, JSON lines or a list, or as a folder of such JSON files at any depth.
     if path.is_dir():
-        return _parse_clip_benchmark(sorted(path.rglob("*.json")), path)
-    if not path.is_file():
+        return _collect_results(_read_result_folder(path), path)
+    if not path.exists():
         raise FileNotFoundError(f"No file or folder at {path}: give where the results are.")
-    text = _read_text(path)
-    if path.suffix == ".json" or text.lstrip().startswith(("{", "[")):
-        return _parse_clip_benchmark([path], path)
-    header = text.partition("\n")[0]
-    return _parse_csv(text, str(path), strict="ImageNet 1k" not in header)
+    text = read_text(path)
+    if path.suffix in {".json", ".jsonl"} or text.lstrip().startswith(("{", "[")):
+        return _parse_json_table(text, path)
+    return _parse_csv(text, str(path), strict="ImageNet 1k" not in text.partition("\n")[0])
+
+
+def parse_fraction(value: Any, location: str) -> float:
+    """Return a number in [0, 1], also of a text with a decimal comma."""
+    text = value.replace(",", ".") if isinstance(value, str) and value.count(",") == 1 else value
+    try:
+        fraction = float("a boolean" if isinstance(value, bool) else text)
+    except (TypeError, ValueError, OverflowError):
+        shown = quote(value) if isinstance(value, str) else f"{value!r:.80}"
+        raise ValueError(f"{location} is {shown}: give a number in [0, 1].") from None
+    if not 0 <= fraction <= 1:
+        remedy = "divide percentages by 100" if 1 < fraction <= 100 else "measure it again"
+        raise ValueError(f"{location} is {str(value)[:80]}, not in [0, 1]: {remedy}.")
+    return fraction
+
+
+def _read_result_folder(folder: Path) -> list[_Row]:
+    files = [path for pattern in ("*.json", "*.jsonl") for path in folder.rglob(pattern)]
+    visible = [path for path in files if not any(map(is_hidden, path.relative_to(folder).parts))]
+    return [row for path in sorted(visible) for row in _parse_json_rows(read_text(path), path)]
+
+
+def _parse_json_table(text: str, path: Path) -> list[ModelAccuracies]:
+    rows = _parse_json_rows(text, path)
+    if any("dataset" in row or "model" not in row for _, row in rows):
+        return _collect_results(rows, path)
+    models = {
+        location: _parse_model(
+            [*row.values()], _find_columns([*row], location, strict=True), str(path), location
+        )
+        for location, row in rows
+    }
+    return _reject_duplicates(models)
+
+
+def _parse_json_rows(text: str, path: Path) -> list[_Row]:
+    """Return the objects of JSON, of a list of them or of JSON lines, with their locations."""
+    lines = [
+        (f"{path} line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()
+    ]
+    if len(lines) > 1 and all(line.strip()[0] + line.strip()[-1] == "{}" for _, line in lines):
+        values = [(location, parse_json(line, source=location)) for location, line in lines]
+    else:
+        values: list[tuple[str, Any]] = [(str(path), parse_json(text, source=path))]
+        content = values[0][1]
+        if isinstance(content, list) and content:
+            items = cast("list[Any]", content)
+            values = [(f"{path} entry {number}", item) for number, item in enumerate(items, 1)]
+    for location, value in values:
+        if not isinstance(value, dict):
+            raise ValueError(_describe_no_result(location))
+    return values
 
 
 def _parse_csv(text: str, source: str, *, strict: bool) -> list[ModelAccuracies]:
     """Parse one model per row; ``strict`` rejects columns that are not in the help."""
-    lines = csv.reader(io.StringIO(text), strict=True)
-    try:
-        rows = [(lines.line_num, row) for row in lines if row]
-    except csv.Error as error:
-        location = f"{source} line {lines.line_num}"
-        raise ValueError(f"{location} is malformed: {error}.") from error
+    rows = parse_table(text, source)
     if len(rows) < 2:
         raise ValueError(f"{source} has no models: give a header and one row per model.")
-
     (_, header), *body = rows
-    columns = _find_columns(header, source, strict=strict)
-    models = []
+    titles = [title.strip().lower() for title in header]
+    are_results = {*titles} >= {"dataset", "model", "acc1"}
+    columns = {} if are_results else _find_columns(header, source, strict=strict)
+    cells: dict[str, list[str]] = {}
     for line, row in body:
         if len(row) != len(header):
             raise ValueError(
-                f"{source} line {line} has {len(row)} cells, the header {len(header)}: "
-                "separate cells by commas, and leave one empty where nothing was measured."
+                f"{source} line {line} has {len(row)} cells, the header {len(header)}: separate "
+                "all cells as those of the header, and leave one empty where nothing was measured."
             )
-        cells = {name: row[column].strip() for name, column in columns.items()}
-        models.append(_parse_model(cells, source, f"{source} line {line}"))
-    return models
+        cells[f"{source} line {line}"] = [cell.strip() for cell in row]
+    if are_results:
+        results = ((at, dict(zip(titles, row, strict=True))) for at, row in cells.items())
+        return _collect_results(results, source)
+    place = columns["model"]
+    if _is_index_title(header[place]) and all(row[place].isdecimal() for row in cells.values()):
+        raise ValueError(_describe_no_model_column(source))  # it numbers the rows
+    return _reject_duplicates({
+        location: _parse_model(row, columns, source, location) for location, row in cells.items()
+    })
 
 
-def _find_columns(header: Sequence[str], source: str, *, strict: bool) -> dict[str, int]:
+def _find_columns(titles: Sequence[str], source: str, *, strict: bool) -> dict[str, int]:
     columns: dict[str, int] = {}
-    for index, title in enumerate(header):
+    has_index = _is_index_title(titles[0])
+    for index, title in enumerate(titles):
         name = _names_by_alias().get(_normalize_title(title))
         if name is None:
-            if strict:
+            if strict and not (has_index and index == 0):
                 raise ValueError(
-                    f"{source} has an unknown column {title!r}: known are {COLUMN_HELP}."
+                    f"{source} has an unknown column {quote(title)}: known are {COLUMN_HELP}."
                 )
         elif name in columns:
             raise ValueError(
-                f"{source} has two columns for {name}, {header[columns[name]]!r} and "
+                f"{source} has two columns for {name}, {titles[columns[name]]!r} and "
                 f"{title!r}: remove one."
             )
         else:
             columns[name] = index
+    if has_index:
+        columns.setdefault("model", 0)
     if "model" not in columns:
-        raise ValueError(f"{source} has no column 'model': known are {COLUMN_HELP}.")
+        raise ValueError(_describe_no_model_column(source))
     return columns
 
 
-def _parse_model(cells: Mapping[str, str], source: str, location: str) -> ModelAccuracies:
-    if not cells["model"]:
+def _is_index_title(title: str) -> bool:
+    return _normalize_title(title) in _INDEX_TITLES
+
+
+def _describe_no_model_column(source: str) -> str:
+    return f"{source} has no column 'model': known are {COLUMN_HELP}."
+
+
+def _parse_model(
+    row: Sequence[Any], columns: Mapping[str, int], source: str, location: str
+) -> ModelAccuracies:
+    cells = {name: row[index] for name, index in columns.items()}
+    labels = {name: _parse_label(cells.get(name), f"{location}: {name}") for name in _LABELS}
+    if not labels["model"]:
         raise ValueError(f"{location} names no model: fill in the column 'model'.")
     return ModelAccuracies(
-        model=cells["model"],
-        pretraining=cells.get("pretraining", ""),
+        model=labels["model"],
+        pretraining=labels["pretraining"],
         source=source,
         by_dataset={
-            dataset: _parse_fraction(cells[dataset], f"{location}: {dataset}")
+            dataset: parse_fraction(cells[dataset], f"{location}: {dataset}")
             for dataset in _dataset_names()
-            if cells.get(dataset)
+            if cells.get(dataset) not in (None, "")
         },
-        category=cells.get("category", ""),
+        category=labels["category"],
     )
 
 
-def _parse_clip_benchmark(files: Iterable[Path], source: Path) -> list[ModelAccuracies]:
-    """Parse one dataset per file, skipping other datasets and tasks than ImageNet's."""
+def _reject_duplicates(models: Mapping[str, ModelAccuracies]) -> list[ModelAccuracies]:
+    """Return models by their location in order; a ValueError names one that is there twice."""
+    locations: dict[str, str] = {}
+    for location, model in models.items():
+        first = locations.setdefault(model.name, location)
+        if first != location:
+            raise ValueError(
+                f"{model.name} has two rows, {first} and {location}: remove one, or tell them "
+                "apart by the column 'pretrained'."
+            )
+    return [*models.values()]
+
+
+def _collect_results(rows: Iterable[_Row], source: object) -> list[ModelAccuracies]:
+    """Collect results of one dataset each, skipping other datasets and tasks than ImageNet's."""
     models: dict[tuple[str, str], dict[str, float]] = {}
-    origins: dict[tuple[str, str, str], Path] = {}
-    for file in files:
-        result = _load_result(file)
+    origins: dict[tuple[str, str, str], str] = {}
+    for location, result in rows:
+        if not _is_result(result):
+            raise ValueError(_describe_no_result(location))
         title = _normalize_title(str(result["dataset"]).removeprefix("wds/"))
         dataset = _names_by_alias().get(title)
-        is_zeroshot = result.get("task", _ZEROSHOT_TASK) == _ZEROSHOT_TASK
+        is_zeroshot = (result.get("task") or _ZEROSHOT_TASK) == _ZEROSHOT_TASK
         if dataset not in _dataset_names() or not is_zeroshot:
             continue
         # prompts in another language make another model of the same weights
-        language = result.get("language", "en")
+        language = result.get("language") or "en"
         suffix = "" if language == "en" else f"@{language}"
-        key = (str(result["model"]), f"{result['pretrained']}{suffix}")
-        first = origins.setdefault((*key, dataset), file)
-        if first != file:
+        model, pretrained = (
+            _parse_label(result[name], f"{location}: {name}") for name in ("model", "pretrained")
+        )
+        key = (model, f"{pretrained}{suffix}")
+        first = origins.setdefault((*key, dataset), location)
+        if first != location:
             raise ValueError(
-                f"{','.join(key)} has two results on {dataset}, {first} and {file}: remove one."
+                f"{','.join(key)} has two results on {dataset}, {first} and {location}: remove one."
             )
-        accuracy = _parse_fraction(result["metrics"].get("acc1"), f"{file}: acc1")
-        models.setdefault(key, {})[dataset] = accuracy
+        accuracy = result.get("metrics", result).get("acc1")
+        models.setdefault(key, {})[dataset] = parse_fraction(accuracy, f"{location}: acc1")
     if not models:
         raise ValueError(
             f"{source} holds no zero-shot result on ImageNet or its shifts: "
-            "give the JSON files that CLIP_benchmark wrote."
+            "give results of CLIP_benchmark on them."
         )
     return [ModelAccuracies(*key, str(source), accuracies) for key, accuracies in models.items()]
 
 
-def _load_result(file: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(_read_text(file))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} line {error.lineno} is not JSON: {error.msg}.") from error
-    except (RecursionError, ValueError) as error:  # too deep, or a number too long
-        raise ValueError(f"{file} is not a result of CLIP_benchmark: {error}.") from error
-    has_metrics = isinstance(result, dict) and isinstance(result.get("metrics"), dict)
-    if not has_metrics or not {"dataset", "model", "pretrained"} <= result.keys():
-        raise ValueError(
-            f"{file} is not a result of CLIP_benchmark, which has dataset, model, pretrained "
-            "and metrics: move it elsewhere."
-        )
-    return result
+def _is_result(result: Mapping[str, Any]) -> bool:
+    """Return whether a row has what CLIP_benchmark writes to JSON or to its CSV."""
+    has_metrics = isinstance(result.get("metrics", result), Mapping)
+    has_labels = {"dataset", "model", "pretrained"} <= result.keys()
+    return has_labels and has_metrics and not result.keys().isdisjoint({"metrics", "acc1", "task"})
 
 
-def _parse_fraction(value: Any, location: str) -> float:
-    try:
-        fraction = float("a boolean" if isinstance(value, bool) else value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{location} is {value!r}: give a number in [0, 1].") from None
-    if not 0 <= fraction <= 1:
-        remedy = "divide percentages by 100" if 1 < fraction <= 100 else "measure it again"
-        raise ValueError(f"{location} is {value}, not in [0, 1]: {remedy}.")
-    return fraction
+def _describe_no_result(location: str) -> str:
+    return (
+        f"{location} is not a result of CLIP_benchmark, which has dataset, model, pretrained "
+        "and metrics: move it elsewhere."
+    )
+
+
+def _parse_label(value: Any, location: str) -> str:
+    if not isinstance(value, str | None):
+        raise ValueError(f"{location} is {value!r:.80}: give a text.")
+    return (value or "").strip()
 
 
 @cache
@@ -239,10 +321,3 @@ def _dataset_names() -> tuple[str, ...]:
 
 def _normalize_title(title: str) -> str:
     return "".join(character for character in title.lower() if character.isalnum())
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason}.") from error

@@ -6,8 +6,10 @@ References:
 """
 
 import csv
+import os
 import re
-from collections.abc import Callable, Collection, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, TextIO, cast
@@ -16,14 +18,19 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image
 
-from .image_folder import list_folders, list_images
+from .._io import MAX_TEXT_BYTES, check_regular_file
+from .files import pluralize, quote
+from .image_folder import list_files, list_folders, warn_about_unread_files
 from .image_set import ImageSet, decode
+from .registry import BRODEN_FOLDERS
 
 ProgressCallback = Callable[[int, int], object]
 ErrorCallback = Callable[[str, Path, OSError | ValueError], object]
 CATEGORIES = ("color", "object", "part", "material", "scene", "texture")
 _ColorCounts = list[tuple[int, tuple[int, int, int]]]  # of (count, color)
 _SIZE_COLUMNS = ("ih", "iw", "sh", "sw")
+_SOURCE_PREFIXES = ("ade20k/", "dtd/", "opensurfaces/", "pascal/")
+_MAX_DIGITS = 9  # of a label's number
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,31 @@ class BrodenRow:
     cells: tuple[str, ...]  # of each category: empty, or items separated by ";"
     sizes: dict[str, str]  # height and width of image (ih, iw) and masks (sh, sw), if given
 
+    @property
+    def items(self) -> tuple[str, ...]:
+        """The distinct items of all cells: numbers of labels, and names of masks."""
+        items = (item for cell in self.cells if cell for item in cell.split(";"))
+        return tuple(dict.fromkeys(items))
+
 
 def read_concepts(root: Path, *, progress: ProgressCallback | None = None) -> ConceptDataset:
     """Read a concept set: Broden's format if its tables are there, else folders."""
-    if (root / "index.csv").is_file() or (root / "label.csv").is_file():
+    if is_broden(root):
         return read_broden(root, progress=progress)
     return read_concept_folders(root, progress=progress)
+
+
+def is_broden(root: Path) -> bool:
+    """Return whether a folder holds both of Broden's tables, or one and ``images/``."""
+    tables = [(root / name).exists() for name in ("index.csv", "label.csv")]
+    return all(tables) or (any(tables) and (root / "images").is_dir())
+
+
+def is_original_broden(root: Path, images: Iterable[str]) -> bool:
+    """Return whether a concept set has the folder and the sources of Broden itself."""
+    # other concept sets in its format have other counts
+    name = Path(os.path.realpath(root)).name
+    return name in BRODEN_FOLDERS and any(image.startswith(_SOURCE_PREFIXES) for image in images)
 
 
 def read_concept_folders(root: Path, *, progress: ProgressCallback | None = None) -> ConceptDataset:
@@ -84,19 +110,25 @@ def read_concept_folders(root: Path, *, progress: ProgressCallback | None = None
             f"or images as {root / 'CONCEPT' / 'IMAGE'}."
         )
     files: list[str] = []
+    others: list[str] = []
     positives: list[Int64[np.ndarray, " _"]] = []
     for done, name in enumerate(names, 1):
-        folders = [name, *(f"{name}/{inner}" for inner in list_folders(root / name))]
-        images = [f"{folder}/{file}" for folder in folders for file in list_images(root / folder)]
+        images: list[str] = []
+        for folder in (name, *(f"{name}/{inner}" for inner in list_folders(root / name))):
+            own_images, own_others = list_files(root / folder)
+            images += [f"{folder}/{image}" for image in own_images]
+            others += [f"{folder}/{other}" for other in own_others]
         if not images:
             raise ValueError(f"The concept {root / name} holds no image: fill or remove it.")
         positives.append(np.arange(len(files), len(files) + len(images)))
         files += images
         if progress:
             progress(done, len(names))
+    _warn_about_outside_links(root, find_outside_links(root, root, files))
+    left_out = warn_about_unread_files(root, others)
     concepts = (ConceptInfo(n, name, ("object",)) for n, name in enumerate(names, 1))
-    images = ImageSet("concepts", root, tuple(files))
-    return ConceptDataset(images, tuple(concepts), tuple(positives))
+    image_set = ImageSet("concepts", root, tuple(files), left_out=left_out)
+    return ConceptDataset(image_set, tuple(concepts), tuple(positives))
 
 
 def read_broden(root: Path, *, progress: ProgressCallback | None = None) -> ConceptDataset:
@@ -107,6 +139,7 @@ def read_broden(root: Path, *, progress: ProgressCallback | None = None) -> Conc
     concepts = read_broden_concepts(root / "label.csv", _raise_error)
     index, folder = root / "index.csv", root / "images"
     rows = read_broden_rows(index, _raise_error)
+    _warn_about_outside_links(root, find_outside_links(root, folder, list_broden_files(rows)))
     positives: dict[int, list[int]] = {concept.number: [] for concept in concepts}
     for image, row in enumerate(rows):
         for number in read_broden_labels(row, folder, positives, _raise_error):
@@ -133,10 +166,10 @@ def read_broden_concepts(path: Path, on_error: ErrorCallback) -> tuple[ConceptIn
         number, name, category = cells["number"], cells["name"], cells["category"]
         categories = tuple(re.sub(r"\(\d+\)$", "", item) for item in category.split(";"))
         unknown = set(categories) - set(CATEGORIES)
-        if not number.isdecimal() or not name or unknown:
+        if not _is_label(number) or not name or unknown:
             error = ValueError(
                 f"{location}: expected a number, a name and categories such as "
-                f"material(36);object(3), got {number!r}, {name!r} and {category!r}."
+                f"material(36);object(3), got {quote(number)}, {quote(name)} and {quote(category)}."
             )
             on_error("row", path, error)
         elif int(number) in concepts:
@@ -149,15 +182,30 @@ def read_broden_concepts(path: Path, on_error: ErrorCallback) -> tuple[ConceptIn
 
 def read_broden_rows(path: Path, on_error: ErrorCallback) -> tuple[BrodenRow, ...]:
     """Read the rows of ``index.csv`` that have all fields; no other file is opened."""
-    return tuple(
-        BrodenRow(
+    rows: list[BrodenRow] = []
+    for location, cells in _read_table(path, ("image", *CATEGORIES), on_error):
+        row = BrodenRow(
             location,
             cells["image"],
             tuple(cells[category] for category in CATEGORIES),
             {size: cells[size] for size in _SIZE_COLUMNS if size in cells},
         )
-        for location, cells in _read_table(path, ("image", *CATEGORIES), on_error)
-    )
+        if outside := [name for name in (row.image, *row.items) if _has_outside_path(name)]:
+            error = ValueError(
+                f"{location}: {quote(outside[0])} lies outside of images/: give a path within it, "
+                "or remove the row."
+            )
+            on_error("outside", path, error)
+        else:
+            rows.append(row)
+    return tuple(rows)
+
+
+def list_broden_files(rows: Iterable[BrodenRow]) -> list[str]:
+    """Return the images and masks of some rows, relative to ``images/``."""
+    return [
+        name for row in rows for name in (row.image, *row.items) if name and not _is_label(name)
+    ]
 
 
 def read_broden_labels(
@@ -170,16 +218,15 @@ def read_broden_labels(
 ) -> set[int]:
     """Return the known labels of one image as a whole and of its pixels."""
     image = folder / row.image
-    if not image.is_file():
+    if not os.path.isfile(image):  # noqa: PTH113 (nor is one whose name is too long)
         error = FileNotFoundError(f"{row.location}: there is no image {image}.")
         on_error("no-image", image, error)
     labels: set[int] = set()
-    items = (item for cell in row.cells if cell for item in cell.split(";"))
-    for item in dict.fromkeys(items):
+    for item in row.items:
         if not item:
             error = ValueError(f"{row.location}: an item between two semicolons is empty.")
             on_error("row", folder.parent / "index.csv", error)
-        elif item.isdecimal():
+        elif _is_label(item):
             labels.add(int(item))
         else:
             labels |= _read_mask_labels(folder / item, on_error, open_mask)
@@ -187,6 +234,46 @@ def read_broden_labels(
         error = ValueError(f"{row.location}: label {number} is not in label.csv.")
         on_error("label", folder.parent / "index.csv", error)
     return labels & set(known_labels) - {0}
+
+
+def find_outside_links(root: Path, folder: Path, files: Iterable[str]) -> list[str]:
+    """Return the files in a folder below a root that links take to a place outside of it."""
+    top = os.path.join(os.path.realpath(root), "")  # noqa: PTH118 (it ends in a separator)
+    parents: dict[str, str] = {}
+    outside: list[str] = []
+    for file in files:
+        parent, name = os.path.split(file)
+        if parent not in parents:
+            parents[parent] = os.path.realpath(folder / parent)
+        path = os.path.join(parents[parent], name)  # noqa: PTH118
+        is_link = os.path.islink(path)  # noqa: PTH114 (a name that is too long is no link)
+        if not (os.path.realpath(path) if is_link else path).startswith(top):
+            outside.append(file)
+    return outside
+
+
+def describe_outside_links(root: Path, files: Sequence[str]) -> str:
+    """Return a sentence on files that `find_outside_links` found."""
+    return (
+        f"Links lead outside of {root}, from {pluralize(len(files), 'file')} such as {files[0]}: "
+        "they are read; remove them if they are not yours."
+    )
+
+
+def _warn_about_outside_links(root: Path, files: Sequence[str]) -> None:
+    if files:
+        warnings.warn(describe_outside_links(root, files), stacklevel=3)
+
+
+def _has_outside_path(name: str) -> bool:
+    """Return whether a name in a table is no path within the table's folder."""
+    path = os.path.normpath(name)
+    first = path.split(os.sep, 1)[0]
+    return "\0" in name or Path(path).is_absolute() or first == os.pardir
+
+
+def _is_label(item: str) -> bool:
+    return item.isdecimal() and len(item) <= _MAX_DIGITS
 
 
 def _read_mask_labels(
@@ -210,8 +297,13 @@ def _read_table(
     path: Path, columns: tuple[str, ...], on_error: ErrorCallback
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the location of each row of a CSV file, and its cells by column."""
-    if not path.is_file():
+    try:
+        check_regular_file(path, max_bytes=MAX_TEXT_BYTES)
+    except FileNotFoundError:
         error = FileNotFoundError(f"No {path}: expected a folder in Broden's format.")
+        on_error("table", path, error)
+        return
+    except (OSError, ValueError) as error:
         on_error("table", path, error)
         return
     # a cell that is no UTF-8 is an error of its row alone

@@ -1,11 +1,22 @@
-"""Conversion of images of every mode to upright 8-bit RGB."""
+"""Decoding of images of bounded size, and their conversion to upright 8-bit RGB."""
 
+import os
 import struct
 import zlib
+from functools import cache
+from io import BytesIO
 
 import numpy as np
 from jaxtyping import Num
 from PIL import ExifTags, Image
+
+PIXEL_LIMIT_VARIABLE = "EARMARK_MAX_IMAGE_PIXELS"
+"""Environment variable that sets the largest number of pixels that an image may have."""
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
+"""Pillow's names of the formats that are read. Others, such as EPS, would start a program."""
+
+_DEFAULT_PIXEL_LIMIT = 2**30 // 12  # above it Pillow warns: a quarter of 1 GiB as RGB
 
 # by EXIF's number
 _TRANSPOSE_BY_ORIENTATION = {
@@ -33,11 +44,45 @@ DECODE_ERRORS = (
     LookupError,
     ArithmeticError,
     EOFError,
-    NotImplementedError,
+    RuntimeError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
+
+
+def max_image_pixels() -> int:
+    """Return the number of pixels above which an image is not decoded."""
+    text = os.environ.get(PIXEL_LIMIT_VARIABLE, "")
+    if not text:
+        return _DEFAULT_PIXEL_LIMIT
+    limit = int(text) if text.isdecimal() and len(text) < 20 else 0
+    if not limit:
+        raise ValueError(
+            f"{PIXEL_LIMIT_VARIABLE} is {text!r}: give a whole number of pixels, such as "
+            f"{2 * _DEFAULT_PIXEL_LIMIT}, or unset it."
+        )
+    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow refuses more than twice its own limit
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)
+    return limit
+
+
+def open_image(content: bytes, max_pixels: int) -> Image.Image:
+    """Decode a whole image, in the mode in which it was saved."""
+    with Image.open(BytesIO(content), formats=_known_formats()) as opened:
+        n_pixels = opened.width * opened.height  # by the header: nothing is decoded yet
+        if n_pixels > max_pixels:
+            raise Image.DecompressionBombError(
+                f"its {opened.width:,} x {opened.height:,} pixels exceed the limit of "
+                f"{max_pixels:,} pixels"
+            )
+        opened.load()
+        return opened
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF came with Pillow 11.3
 
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:

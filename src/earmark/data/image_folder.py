@@ -8,10 +8,43 @@ from pathlib import Path
 
 import numpy as np
 
+from .files import first_names, is_hidden, pluralize
 from .image_set import ImageSet
-from .registry import DatasetInfo, imagenet_wnids
+from .registry import DatasetInfo, find_subset_title, imagenet_wnids
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+IMAGE_EXTENSIONS = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".gif",
+    ".bmp",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".avif",
+    ".jp2",
+    ".j2k",
+)
+"""Ends of the names of files that are read as images, in lower case."""
+
+_DOCUMENT_EXTENSIONS = frozenset({
+    ".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".mat", ".md", ".npy", ".parquet",
+    ".pdf", ".py", ".rst", ".sh", ".tsv", ".txt", ".xml", ".yaml", ".yml"
+})  # fmt: skip
+
+HEAD_REMEDY = (
+    "name the head's classes as the folders by --classnames FILE, with one folder a line in the "
+    "order of the head's rows"
+)
+"""Remedy of folders that are named otherwise than all classes of a head."""
+
+_MAX_COMPARED = 100  # characters of a name that is compared with those of classes
 
 
 def read_folder_for_head(
@@ -26,7 +59,12 @@ def read_folder_for_head(
     are_wnids = bool(classes) and set(classes) <= set(wnids)
     numbered = wnids if are_wnids else classes
     images = read_class_folders(
-        root, name=name, classes=classes, numbered_classes=numbered, exclude=exclude
+        root,
+        name=name,
+        classes=classes,
+        numbered_classes=numbered,
+        exclude=exclude,
+        remedy=HEAD_REMEDY,
     )
     _warn_about_numbered_folders(images, numbered)
     return images
@@ -39,62 +77,120 @@ def read_class_folders(
     classes: Sequence[str],
     numbered_classes: Sequence[str] = (),
     exclude: Collection[Path] = (),
+    remedy: str = "rename or remove it",
 ) -> ImageSet:
     """Read folders named by class, or by their index in ``numbered_classes``."""
+    # `remedy` is that of folders of which none is a class.
     if not root.is_dir():
         raise FileNotFoundError(
             f"No folder {root}: the images of {name} are expected as {root}/CLASS/IMAGE."
         )
     index = {klass: label for label, klass in enumerate(classes)}
     excluded = {os.path.realpath(folder) for folder in exclude}
-    folders = [n for n in list_folders(root) if os.path.realpath(root / n) not in excluded]
-    names = _resolve_classes(root, folders, index, numbered_classes)
+    folders = _exclude_folders(root, list_folders(root), excluded)
+    names = _resolve_classes(root, folders, classes, numbered_classes)
+    are_all_unknown = index.keys().isdisjoint(names)
+    remedy = _describe_subset(folders) + remedy
     files: list[str] = []
     labels: list[int] = []
+    others: list[str] = []
     for folder, klass in zip(folders, names, strict=True):
         if klass not in index:
             meaning = "" if klass == folder else f" ({klass})"
             raise ValueError(
                 f"The folder {root / folder}{meaning} is none of the {len(classes)} classes "
-                f"(nearest: {find_closest_class(klass, classes)}): rename or remove it."
+                f"(nearest: {find_closest_class(klass, classes)}): "
+                f"{remedy if are_all_unknown else 'rename or remove it'}."
             )
-        images = list_images(root / folder)
-        if not images:
+        own_images, own_others = list_files(root / folder)
+        if not own_images:
             raise ValueError(f"The class folder {root / folder} holds no image: fill or remove it.")
-        files += [f"{folder}/{image}" for image in images]
-        labels += [index[klass]] * len(images)
+        files += [f"{folder}/{image}" for image in own_images]
+        labels += [index[klass]] * len(own_images)
+        others += [f"{folder}/{other}" for other in own_others]
     if not files:
         raise ValueError(f"{root} holds no class folder: expected {root}/CLASS/IMAGE.")
-    return ImageSet(name, root, tuple(files), np.array(labels, np.int64), tuple(classes))
+    nested = [
+        f"{folder}/{inner}"
+        for folder in folders
+        for inner in _exclude_folders(root / folder, list_folders(root / folder), excluded)
+    ]
+    left_out = (*warn_about_unread_files(root, others), *nested, *list_images(root))
+    return ImageSet(
+        name, root, tuple(files), np.array(labels, np.int64), tuple(classes), left_out=left_out
+    )
 
 
 def read_unlabeled(root: Path, *, name: str, exclude: Collection[Path] = ()) -> ImageSet:
     """Read every image at any depth below a folder, without labels, sorted by path."""
     if not root.is_dir():
         raise FileNotFoundError(f"No folder {root}: expected the images of {name} there.")
+    files, others = walk_files(root, exclude=exclude)
+    if not files:
+        raise ValueError(
+            f"{root} holds no image: expected files such as {root}/1.jpg, at any depth."
+        )
+    left_out = warn_about_unread_files(root, others)
+    return ImageSet(name, root, tuple(files), left_out=left_out)
+
+
+def walk_files(root: Path, *, exclude: Collection[Path] = ()) -> tuple[list[str], list[str]]:
+    """Return the paths of the images and of the other files at any depth, sorted."""
     # links to folders are followed, but each folder is read once
     visited = {os.path.realpath(folder) for folder in exclude}
     visited.discard(os.path.realpath(root))
-    files: list[str] = []
+    images: list[str] = []
+    others: list[str] = []
     for folder, subfolders, _ in os.walk(root, followlinks=True):
         path = os.path.realpath(folder)
         subfolders[:] = [] if path in visited else list_folders(Path(folder))
         if path not in visited:
             relative = Path(folder).relative_to(root)
-            files += [(relative / name).as_posix() for name in list_images(Path(folder))]
+            own_images, own_others = list_files(Path(folder))
+            images += [(relative / image).as_posix() for image in own_images]
+            others += [(relative / other).as_posix() for other in own_others]
         visited.add(path)
-    if not files:
-        raise ValueError(
-            f"{root} holds no image: expected files such as {root}/1.jpg, at any depth."
+    return sorted(images), sorted(others)
+
+
+def warn_about_unread_files(root: Path, others: Sequence[str]) -> tuple[str, ...]:
+    """Return the files that are not read but are no documents, with a warning if there are any."""
+    names = [
+        name
+        for name in others
+        if Path(name).suffix.lower() not in _DOCUMENT_EXTENSIONS and (root / name).exists()
+    ]
+    if names:
+        warnings.warn(
+            f"{root}: {pluralize(len(names), 'file')} left out ({first_names(names)}); an image's "
+            f"name ends in {', '.join(IMAGE_EXTENSIONS)}.",
+            stacklevel=4,
         )
-    return ImageSet(name, root, tuple(sorted(files)))
+    return tuple(names)
 
 
 def list_folders(root: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones."""
     with os.scandir(root) as entries:
         names = [entry.name for entry in entries if is_folder(entry)]
-    return sorted(name for name in names if not name.startswith("."))
+    return sorted(name for name in names if not is_hidden(name))
+
+
+def list_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of a folder's images and of its other files, sorted, none hidden."""
+    images: list[str] = []
+    others: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not is_hidden(entry.name) and not is_folder(entry):
+                is_image = is_image_name(entry.name) and not is_special(entry)
+                (images if is_image else others).append(entry.name)
+    return sorted(images), sorted(others)
+
+
+def list_images(folder: Path) -> list[str]:
+    """Return the names of the images in a folder, sorted, without hidden ones."""
+    return list_files(folder)[0]
 
 
 def is_special(entry: os.DirEntry[str]) -> bool:
@@ -114,6 +210,11 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def is_image_name(name: str) -> bool:
+    """Return whether a file's name has an image's extension and is not hidden."""
+    return name.lower().endswith(IMAGE_EXTENSIONS) and not is_hidden(name)
+
+
 def candidate_roots(dataset: DatasetInfo, data_dir: Path) -> list[Path]:
     """Return a dataset's folders that hold folders or images, the preferred one first."""
     # imagenet-sketch may hold nothing but sketch, which then counts
@@ -130,25 +231,38 @@ def _resolve_inner_folder(folder: Path, names: Collection[str]) -> Path:
     return folder / folders[0] if len(folders) == 1 and folders[0] in names else folder
 
 
-def list_images(folder: Path) -> list[str]:
-    """Return the names of the images in a folder, sorted, without hidden ones."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not is_special(entry)]
-    return sorted(name for name in names if is_image_name(name))
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether a file's name has an image's extension and is not hidden."""
-    return name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith(".")
-
-
 def find_closest_class(name: str, classes: Sequence[str]) -> str:
     """Return the class with the most similar name, or ``none`` if there are no classes."""
-    return next(iter(get_close_matches(name, classes, n=1, cutoff=0)), "none")
+    return next(iter(get_close_matches(name[:_MAX_COMPARED], classes, n=1, cutoff=0)), "none")
 
 
-def _are_class_numbers(folders: Collection[str], classes: Collection[str]) -> bool:
-    return all(map(str.isdecimal, folders)) and not any(name in classes for name in folders)
+def count_from_1(folders: Collection[str], n_classes: int) -> bool:
+    """Return whether folders are numbered from 1 to the number of classes, without a gap."""
+    return all(map(str.isdecimal, folders)) and {*map(int, folders)} == {*range(1, n_classes + 1)}
+
+
+def _exclude_folders(root: Path, folders: Sequence[str], excluded: Collection[str]) -> list[str]:
+    """Return the folders in a root whose real path is not excluded."""
+    if not excluded:
+        return [*folders]
+    return [name for name in folders if os.path.realpath(root / name) not in excluded]
+
+
+def _describe_subset(folders: Sequence[str]) -> str:
+    title = find_subset_title(folders)
+    return f"all folders are those of {title}; " if title else ""
+
+
+def _are_class_numbers(folders: Collection[str], classes: Sequence[str]) -> bool:
+    """Return whether folders are named by the places of classes, not by their names."""
+    return all(map(str.isdecimal, folders)) and (
+        _are_row_numbers(classes) or not any(name in classes for name in folders)
+    )
+
+
+def _are_row_numbers(classes: Sequence[str]) -> bool:
+    """Return whether classes have no names but their places in a head."""
+    return tuple(classes) == tuple(map(str, range(len(classes))))
 
 
 def _warn_about_numbered_folders(images: ImageSet, numbered_classes: Sequence[str]) -> None:
@@ -166,18 +280,47 @@ def _warn_about_numbered_folders(images: ImageSet, numbered_classes: Sequence[st
 
 
 def _resolve_classes(
-    root: Path, folders: list[str], index: Collection[str], numbered_classes: Sequence[str]
+    root: Path, folders: list[str], classes: Sequence[str], numbered_classes: Sequence[str]
 ) -> list[str]:
     """Return the class of each folder: its name, unless all names are numbers."""
-    if not numbered_classes or not _are_class_numbers(folders, index):
+    numbered = classes if _are_row_numbers(classes) else numbered_classes
+    if not folders or not numbered or not _are_class_numbers(folders, classes):
         return folders
     numbers = [int(folder) for folder in folders]
-    if max(numbers, default=0) >= len(numbered_classes):
-        raise ValueError(
-            f"{root} holds folders with numbers up to {max(numbers)}, but there are "
-            f"{len(numbered_classes)} classes, counted from 0: use a model of the classes "
-            "that were numbered, or name each folder after its class."
-        )
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"{root} holds two folders of one number: merge or rename them.")
-    return [numbered_classes[number] for number in numbers]
+    are_wnids = tuple(numbered) == imagenet_wnids()
+    if count_from_1(folders, len(numbered)) and not are_wnids:
+        warnings.warn(
+            f"{root} holds folders numbered from 1 to {len(numbered)}: they are read as counted "
+            f"from 1, so that 1 is {numbered[0]} and {len(numbered)} is {numbered[-1]}; if the "
+            "head's rows are in another order, such as that of strings (1, 10, 2), name its "
+            "classes by --classnames.",
+            stacklevel=4,
+        )
+        return [numbered[number - 1] for number in numbers]
+    if max(numbers) >= len(numbered):
+        raise ValueError(_describe_large_number(root, numbers, len(numbered), are_wnids=are_wnids))
+    return [numbered[number] for number in numbers]
+
+
+def _describe_large_number(
+    root: Path, numbers: Sequence[int], n_classes: int, *, are_wnids: bool
+) -> str:
+    """Return the error of numbers that are no indices of classes counted from 0."""
+    span = f"{root} holds folders with numbers from {min(numbers)} to {max(numbers)}"
+    if max(numbers) > n_classes or not min(numbers):
+        return (
+            f"{root} holds folders with numbers up to {max(numbers)}, but there are {n_classes} "
+            "classes, counted from 0: use a model of the classes that were numbered, or name each "
+            "folder after its class."
+        )
+    if are_wnids:
+        return (
+            f"{span}, and ImageNet's classes are counted from 0: these may be the development "
+            "kit's numbers, which are in another order: name each folder by its wnid."
+        )
+    return (
+        f"{span}, and the {n_classes} classes are counted from 0: if these count from 1, rename "
+        "every folder to its number less one, or to its class, and remove none."
+    )

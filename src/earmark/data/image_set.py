@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,17 @@ import numpy as np
 from jaxtyping import Int64
 from PIL import Image, UnidentifiedImageError
 
-from .decode import DECODE_ERRORS, to_upright_rgb
+from .._io import read_bytes
+from .decode import (
+    DECODE_ERRORS,
+    PIXEL_LIMIT_VARIABLE,
+    max_image_pixels,
+    open_image,
+    to_upright_rgb,
+)
+
+MAX_IMAGE_BYTES = 2**30
+"""Number of bytes above which a file is not read as an image."""
 
 _DECODER_VERSION = 2  # raise it when the same file gives other pixels
 
@@ -35,6 +44,7 @@ class ImageSet:
     # prediction is the largest logit of the candidates. None where both have the same classes.
     class_to_label: tuple[int, ...] | None = field(default=None, repr=False)
     border: int = 0  # pixels to cut from each side of an image
+    left_out: tuple[str, ...] = field(default=(), repr=False)  # what else the root holds
 
     def __post_init__(self) -> None:
         for klass, label in enumerate(self.class_to_label or ()):
@@ -67,9 +77,9 @@ class ImageSet:
 
     def open(self, index: int) -> Image.Image:
         """Return one image decoded, upright, without the set's border, as 8-bit RGB."""
-        path = self.path(index)
+        path, max_pixels = self.path(index), max_image_pixels()
         content = _read_content(path, lambda: self._read(index))
-        image = _run_decoder(path, lambda: to_upright_rgb(_load_image(content)))
+        image = _run_decoder(path, lambda: to_upright_rgb(open_image(content, max_pixels)))
         return _crop_border(image, self.border, path)
 
     def exclude(self, indices: Iterable[int]) -> "ImageSet":
@@ -96,7 +106,7 @@ class ImageSet:
         return digest.hexdigest()
 
     def _read(self, index: int) -> bytes:
-        return self.path(index).read_bytes()
+        return read_bytes(self.path(index), max_bytes=MAX_IMAGE_BYTES)
 
     def _select(self, indices: list[int]) -> "ImageSet":
         labels = None if self.labels is None else self.labels[indices]
@@ -152,8 +162,9 @@ def file_stamp(path: Path) -> str:
 
 def decode(path: Path) -> Image.Image:
     """Decode one image file whole, in the mode in which it was saved."""
-    content = _read_content(path, path.read_bytes)
-    return _run_decoder(path, lambda: _load_image(content))
+    max_pixels = max_image_pixels()
+    content = _read_content(path, lambda: read_bytes(path, max_bytes=MAX_IMAGE_BYTES))
+    return _run_decoder(path, lambda: open_image(content, max_pixels))
 
 
 def _read_content(path: Path, read: Callable[[], bytes]) -> bytes:
@@ -163,6 +174,8 @@ def _read_content(path: Path, read: Callable[[], bytes]) -> bytes:
         raise UnreadableImage(_unreadable_message(path, "it is a folder")) from error
     except OSError as error:
         raise _io_error(path, error) from error
+    except ValueError as error:  # of a pipe, a device or a file that is too large
+        raise UnreadableImage(str(error)) from error
 
 
 def _run_decoder(path: Path, decoder: Callable[[], Image.Image]) -> Image.Image:
@@ -170,6 +183,11 @@ def _run_decoder(path: Path, decoder: Callable[[], Image.Image]) -> Image.Image:
         return decoder()
     except UnidentifiedImageError as error:
         raise UnreadableImage(_unreadable_message(path, "it is not an image")) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImage(
+            f"Cannot read the image {path} ({str(error).rstrip('.')}): set {PIXEL_LIMIT_VARIABLE} "
+            "to its number of pixels if it is what it should be, or remove it."
+        ) from error
     except DECODE_ERRORS as error:
         # the bytes are in memory: an errno means that the system failed
         if isinstance(error, OSError) and error.errno is not None:
@@ -186,12 +204,6 @@ def _crop_border(image: Image.Image, border: int, path: Path) -> Image.Image:
     if not border:
         return image
     return image.crop((border, border, image.width - border, image.height - border))
-
-
-def _load_image(content: bytes) -> Image.Image:
-    with Image.open(BytesIO(content)) as opened:
-        opened.load()
-        return opened
 
 
 def _unreadable_message(path: Path, reason: object) -> str:

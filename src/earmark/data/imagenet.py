@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .image_folder import (
+    HEAD_REMEDY,
     candidate_roots,
     list_folders,
     read_class_folders,
@@ -138,7 +139,11 @@ def _read_for_custom_head(root: Path, dataset: DatasetInfo, classes: Sequence[st
     if dataset.class_set != "imagenet":
         return read_folder_for_head(root, name=dataset.id, classes=classes)
     return read_class_folders(
-        root, name=dataset.id, classes=classes, numbered_classes=imagenet_wnids()
+        root,
+        name=dataset.id,
+        classes=classes,
+        numbered_classes=imagenet_wnids(),
+        remedy=HEAD_REMEDY,
     )
 
 

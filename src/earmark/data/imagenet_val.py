@@ -1,19 +1,32 @@
 """Reader of ImageNet's validation images as published: one folder, labels in a file."""
 
-import csv
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
+from .._io import check_regular_file, parse_json
+from .files import parse_table, quote, read_text
 from .image_folder import find_closest_class, list_images
 from .image_set import ImageSet
 from .registry import imagenet_wnids
 
 VAL_PREFIX = "ILSVRC2012_val_"
 _MAX_UNCHECKED_LABELS = 100  # so few labels may lack 0 by chance
+_MAX_DIGITS = 9  # of a class's number
+_MAX_META_BYTES = 2**22  # far above meta.mat
 _DEVKIT_FOLDER = Path("ILSVRC2012_devkit_t12", "data")
+_META_SECONDS = 60
+_READ_META = """
+import json, sys
+from scipy.io import loadmat
+synsets = loadmat(sys.argv[1], squeeze_me=True, variable_names=["synsets"])["synsets"]
+pairs = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)
+print(json.dumps([[int(number), str(wnid)] for number, wnid in pairs]))
+"""
 
 
 def read_flat_val(root: Path, top: Path, *, classes: Sequence[str]) -> ImageSet:
@@ -44,7 +57,7 @@ def _find_labels(root: Path, top: Path) -> tuple[Path, Mapping[str, str]]:
     above = [root, *(parent for parent in root.parents if parent.is_relative_to(top))]
     for folder in [path for parent in above for path in (parent, parent / _DEVKIT_FOLDER)]:
         for name, reader in _LABEL_READERS.items():
-            if (folder / name).is_file():
+            if (folder / name).exists():
                 return folder / name, _read_labels(folder / name, reader)
     raise ValueError(
         f"{root} holds ImageNet's validation images without class folders, and there is no "
@@ -55,26 +68,27 @@ def _find_labels(root: Path, top: Path) -> tuple[Path, Mapping[str, str]]:
 def _read_labels(
     path: Path, reader: Callable[[Path], Iterator[tuple[str, str]]]
 ) -> Mapping[str, str]:
-    try:
-        labels = {Path(image).stem: wnid for image, wnid in reader(path)}
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text ({error}): replace it.") from error
+    labels: dict[str, str] = {}
     wnids = imagenet_wnids()
     known = {*wnids}
-    for image, wnid in labels.items():
+    for image, wnid in reader(path):
+        if labels.setdefault(Path(image).stem, wnid) != wnid:
+            raise ValueError(
+                f"{path} gives {quote(image)} two classes, {quote(labels[Path(image).stem])} and "
+                f"{quote(wnid)}: correct the file."
+            )
         if wnid not in known:
             raise ValueError(
-                f"{path} gives {image} the class {wnid!r}, which is none of ImageNet's "
+                f"{path} gives {quote(image)} the class {quote(wnid)}, which is none of ImageNet's "
                 f"(nearest: {find_closest_class(wnid, wnids)}): correct the file."
             )
     return labels
 
 
 def _read_kaggle(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.reader(file):
-            if len(row) == 2 and row[0] != "ImageId":
-                yield row[0], row[1].split(" ")[0]
+    for _, row in parse_table(read_text(path), path):
+        if len(row) == 2 and row[0] != "ImageId":
+            yield row[0], row[1].split(" ")[0]
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -84,13 +98,13 @@ def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, start=1):
         *image, klass = line.split()
         if len(image) > 1:
-            raise ValueError(f"{path}, line {number}: expected IMAGE CLASS, got {line!r}.")
+            raise ValueError(f"{path}, line {number}: expected IMAGE CLASS, got {quote(line)}.")
         stem = image[0] if image else _image_stem(number)
         yield stem, _to_wnid(klass, f"{path}, line {number}")
 
 
 def _reject_devkit_numbers(path: Path, classes: Sequence[str]) -> None:
-    if len(classes) <= _MAX_UNCHECKED_LABELS or not all(map(str.isdecimal, classes)):
+    if len(classes) <= _MAX_UNCHECKED_LABELS or not all(map(_is_number, classes)):
         return
     numbers = {int(klass) for klass in classes}
     if 0 not in numbers:
@@ -106,42 +120,50 @@ def _read_devkit(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(_read_nonempty_lines(path), start=1):
         if line not in wnids:
             raise ValueError(
-                f"{path}, line {number}: {line!r} is not a class of meta.mat: replace both."
+                f"{path}, line {number}: {quote(line)} is not a class of meta.mat: replace both."
             )
         yield _image_stem(number), wnids[line]
 
 
 def _read_meta(labels: Path) -> dict[str, str]:
     """Return each wnid by the development kit's number, from the file beside its labels."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     path = labels.with_name("meta.mat")
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
             f"{labels} numbers the classes in the development kit's own order, which only "
             "its meta.mat tells: put that beside it, or use wnids."
         )
+    check_regular_file(path, max_bytes=_MAX_META_BYTES)
+    # A damaged matrix ends the process that scipy reads it in. Without -P, Python would import
+    # modules from the current folder.
+    command = [sys.executable, "-P", "-c", _READ_META, str(path)]
     try:
-        synsets = loadmat(path, squeeze_me=True)["synsets"]
-        pairs = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)
-        wnids = {*imagenet_wnids()}
-        return {str(int(number)): str(wnid) for number, wnid in pairs if wnid in wnids}
-    except (MatReadError, KeyError, ValueError, TypeError, OSError, IndexError) as error:
-        raise ValueError(f"Cannot read {path} ({error}): replace it.") from error
+        child = subprocess.run(command, capture_output=True, check=True, timeout=_META_SECONDS)  # noqa: S603 (the code is above)
+        pairs: list[tuple[int, str]] = parse_json(child.stdout, source=path)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"its reader ended with {error.returncode}"
+        raise ValueError(f"Cannot read {path} ({reason}): replace it.") from error
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"Cannot read {path} in {_META_SECONDS} s: replace it.") from error
+    wnids = {*imagenet_wnids()}
+    return {str(number): wnid for number, wnid in pairs if wnid in wnids}
 
 
 def _read_nonempty_lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in read_text(path).split("\n") if line.strip()]
 
 
 def _image_stem(number: int) -> str:
     return f"{VAL_PREFIX}{number:08d}"
 
 
+def _is_number(klass: str) -> bool:
+    return klass.isdecimal() and len(klass) <= _MAX_DIGITS
+
+
 def _to_wnid(klass: str, location: str) -> str:
-    if not klass.isdecimal():
+    if not _is_number(klass):
         return klass
     wnids = imagenet_wnids()
     if int(klass) >= len(wnids):

@@ -1,7 +1,7 @@
 """Registry of ImageNet, its shifts and datasets that other packages add."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache, cached_property
 from importlib import resources
@@ -224,6 +224,49 @@ def _check_plugin(dataset: object, others: Mapping[str, DatasetInfo]) -> Dataset
 
 DATASETS: Mapping[str, DatasetInfo] = _Registry()
 """Every dataset by its id: those that ship, then those of other packages."""
+
+
+# Parts of ImageNet's classes that have names of their own: title, folder, class list, and the
+# numbers of training and validation images. The first versions of two were split differently.
+_SUBSET_FACTS = (
+    ("ImageNet-100", "imagenet-100", "100", 126_689, 5_000),
+    ("Imagenette, first version", "imagenette", "imagenette", 12_894, 500),
+    ("Imagenette", "imagenette2", "imagenette", 9_469, 3_925),
+    ("Imagewoof, first version", "imagewoof", "imagewoof", 12_454, 500),
+    ("Imagewoof", "imagewoof2", "imagewoof", 9_025, 3_929),
+)
+
+SUBSETS: Mapping[str, DatasetInfo] = MappingProxyType({
+    f"{folder}-{split}": DatasetInfo(
+        f"{folder}-{split}",
+        f"{title}, {name}",
+        f"{title}, {name}",
+        (f"{folder}/{split}",),
+        n_images,
+        class_set=class_set,
+        folder_hints=(split,),
+    )
+    for title, folder, class_set, n_train, n_val in _SUBSET_FACTS
+    for split, name, n_images in (("train", "training", n_train), ("val", "validation", n_val))
+})
+"""Known subsets of ImageNet by id: `earmark check` knows them, and no study measures them."""
+
+RESPLIT_SUBSETS = ("imagenette2", "imagewoof2")
+"""Folders of the subsets that divide ImageNet's training and validation images anew."""
+
+
+def find_subset_title(classes: Collection[str]) -> str:
+    """Return the title of the known subset of ImageNet with just these classes; empty if none.
+
+    >>> find_subset_title(SUBSETS["imagenette2-val"].class_ids)
+    'Imagenette'
+    """
+    titles = (
+        subset.title.partition(",")[0]
+        for subset in SUBSETS.values()
+        if {*subset.class_ids} == {*classes}
+    )
+    return next(titles, "")
 
 
 def dataset_title(name: str) -> str:

@@ -1,15 +1,31 @@
 """Reader of images in tar files, as CLIP_benchmark publishes them."""
 
+import os
 import tarfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from .._io import check_regular_file
+from .files import is_hidden, pluralize, quote, read_text
 from .image_folder import IMAGE_EXTENSIONS
-from .image_set import ImageSet, file_stamp
+from .image_set import MAX_IMAGE_BYTES, ImageSet, UnreadableImage, file_stamp
 from .registry import DatasetInfo, objectnet_labels
+
+_MAX_LABEL_BYTES = 100
+# raised by tarfile on damaged files; the last two by sizes that no file has
+_TAR_ERRORS = (
+    tarfile.TarError,
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,12 @@ class _ShardedImageSet(ImageSet):
 
     def _read(self, index: int) -> bytes:
         member = self.members[index]
+        if member.size > MAX_IMAGE_BYTES:
+            raise UnreadableImage(
+                f"The image {self.path(index)} has {member.size:,} bytes, more than the "
+                f"{MAX_IMAGE_BYTES:,} that are read: remove it."
+            )
+        check_regular_file(self.root / member.shard)
         with (self.root / member.shard).open("rb") as shard:
             shard.seek(member.offset)
             return shard.read(member.size)
@@ -38,7 +60,9 @@ class _ShardedImageSet(ImageSet):
     def _identities(self) -> Iterable[str]:
         shards = {member.shard for member in self.members}
         paths = {shard: self.root / shard for shard in sorted(shards)}
-        stamps = {shard: f"{path.resolve()} {file_stamp(path)}" for shard, path in paths.items()}
+        stamps = {
+            shard: f"{os.path.realpath(path)} {file_stamp(path)}" for shard, path in paths.items()
+        }
         for file, member in zip(self.files, self.members, strict=True):
             yield f"{file} {member.offset} {member.size} {stamps[member.shard]}"
 
@@ -59,20 +83,31 @@ def read_shards(root: Path, *, name: str, classes: Sequence[str]) -> ImageSet:
     files: list[str] = []
     labels: list[int] = []
     members: list[_ShardMember] = []
+    left_out: list[str] = []
     for path in shards:
         shard = path.relative_to(root).as_posix()
-        for image, offset, size, label in _read_shard(path, len(classes)):
-            files.append(f"{shard}/{image}")
-            members.append(_ShardMember(shard, offset, size))
-            labels.append(label)
+        content = _read_shard(path)
+        for key, member in content.images.items():
+            files.append(f"{shard}/{member.name}")
+            members.append(_ShardMember(shard, member.offset_data, member.size))
+            location = f"{path}: {member.name}"
+            labels.append(_parse_label(content.labels.get(key), location, len(classes)))
+        left_out += [f"{shard}/{key}.cls" for key in content.labels.keys() - content.images.keys()]
     if not files:
         raise ValueError(f"The tar files in {root} hold no image: download them again.")
+    if left_out:
+        warnings.warn(
+            f"{root}: {pluralize(len(left_out), 'label')} without an image that is read, such as "
+            f"{min(left_out)}; an image's name ends in {', '.join(IMAGE_EXTENSIONS)}.",
+            stacklevel=3,
+        )
     return _ShardedImageSet(
         name=name,
         root=root,
         files=tuple(files),
         labels=np.array(labels, np.int64),
         classes=tuple(classes),
+        left_out=tuple(sorted(left_out)),
         members=tuple(members),
     )
 
@@ -82,16 +117,15 @@ def shard_classes(root: Path, dataset: DatasetInfo) -> tuple[str, ...]:
     # sorted, but for ObjectNet with a classnames.txt, which has its own order
     classes = dataset.class_ids
     path = root / "classnames.txt"
-    if dataset.class_set != "objectnet" or not path.is_file():
+    if dataset.class_set != "objectnet" or not path.exists():
         return classes
     folder = {objectnet_labels()[name].lower(): name for name in classes}
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    names = [line.strip().lower() for line in lines if line.strip()]
+    names = [line.strip().lower() for line in read_text(path).split("\n") if line.strip()]
     unknown = [name for name in names if name not in folder]
     if unknown or sorted(names) != sorted(folder):
         raise ValueError(
             f"{path} does not list ObjectNet's {len(folder)} classes that ImageNet has, "
-            f"once each{f' ({unknown[0]!r} is none)' if unknown else ''}: replace it; or "
+            f"once each{f' ({quote(unknown[0])} is none)' if unknown else ''}: replace it; or "
             "remove it if the labels number the sorted folders."
         )
     return tuple(folder[name] for name in names)
@@ -99,18 +133,26 @@ def shard_classes(root: Path, dataset: DatasetInfo) -> tuple[str, ...]:
 
 def _list_shards(root: Path) -> list[Path]:
     for folder in (root / "test", root):
-        shards = [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
+        shards = [path for path in folder.glob("*.tar") if not is_hidden(path.name)]
         if shards:
-            numbers = {path: int(path.stem) if path.stem.isdecimal() else -1 for path in shards}
+            numbers = {path: _shard_number(path) for path in shards}
             return sorted(shards, key=lambda path: (numbers[path], path.name))
     return []
 
 
+def _shard_number(path: Path) -> int:
+    return int(path.stem) if path.stem.isdecimal() else -1
+
+
 def _check_shard_count(shards: list[Path]) -> None:
     path = shards[0].with_name("nshards.txt")
-    if not path.is_file():
+    if not path.exists():
         return
-    expected = path.read_text(encoding="utf-8").strip()
+    expected = read_text(path).strip()
+    if not expected.isdecimal():
+        raise ValueError(
+            f"{path} holds {quote(expected)}, not the number of tar files: correct or remove it."
+        )
     if expected != str(len(shards)):
         raise FileNotFoundError(
             f"{path} says {expected} tar files, but {len(shards)} are there: download what "
@@ -118,23 +160,54 @@ def _check_shard_count(shards: list[Path]) -> None:
         )
 
 
-def _read_shard(path: Path, n_classes: int) -> Iterator[tuple[str, int, int, int]]:
-    images: dict[str, tarfile.TarInfo] = {}
-    labels: dict[str, str] = {}
+@dataclass(frozen=True)
+class _ShardContent:
+    """Members of one tar file by their keys: images, and the texts of their labels."""
+
+    images: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def _read_shard(path: Path) -> _ShardContent:
+    content = _ShardContent()
+    check_regular_file(path)
     try:
         with tarfile.open(path, "r:") as tar:
-            for member in filter(tarfile.TarInfo.isreg, tar):
+            for member in filter(tarfile.TarInfo.isreg, _iter_members(tar)):
                 key, extension = _split_member_name(member.name)
+                if any(map(is_hidden, member.name.split("/"))):
+                    continue
                 if extension == "cls":
-                    file = tar.extractfile(member)
-                    labels[key] = file.read().decode(errors="replace").strip() if file else ""
+                    content.labels[key] = _read_label(tar, member)
                 elif f".{extension}".lower() in IMAGE_EXTENSIONS:
-                    images[key] = member
-    except (tarfile.TarError, OSError) as error:
-        raise ValueError(f"Cannot read {path} ({error}): download it again.") from error
-    for key, member in images.items():
-        label = _parse_label(labels.get(key), f"{path}: {member.name}", n_classes)
-        yield member.name, member.offset_data, member.size, label
+                    content.images[key] = member
+    except _TAR_ERRORS as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"Cannot read {path} ({reason}): download it again.") from error
+    return content
+
+
+def _iter_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a whole tar file; tarfile takes a damaged header for the end."""
+    end = 0
+    for member in tar:
+        if member.size < 0 or member.offset < end:  # else some would be read without an end
+            raise tarfile.ReadError(f"the member at byte {member.offset} has no valid size")
+        if member.issparse():
+            raise tarfile.ReadError(f"{member.name} is stored with holes")
+        end = member.offset_data
+        yield member
+    tar.fileobj.seek(tar.offset)
+    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if block != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"it is cut off or damaged at byte {tar.offset}")
+
+
+def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = tar.extractfile(member)
+    content = file.read(_MAX_LABEL_BYTES + 1) if file else b""
+    text = content.decode(errors="replace").strip()
+    return text if len(content) <= _MAX_LABEL_BYTES else f"{text}..."  # which is no number
 
 
 def _split_member_name(name: str) -> tuple[str, str]:
@@ -149,6 +222,6 @@ def _parse_label(text: str | None, location: str, n_classes: int) -> int:
         raise ValueError(f"{location} has no label: expected a member of its name with .cls.")
     if not text.isdecimal() or int(text) >= n_classes:
         raise ValueError(
-            f"{location} has label {text!r}: expected a number from 0 to {n_classes - 1}."
+            f"{location} has label {quote(text)}: expected a number from 0 to {n_classes - 1}."
         )
     return int(text)

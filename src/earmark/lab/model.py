@@ -10,13 +10,15 @@ References:
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 
+from ..models.allowed_arguments import ClosedList, Depth, Pixels, Width, check_arguments
 from ..models.classifier import EncoderSpec
 
 
@@ -29,6 +31,16 @@ class LabArchitecture:
     features: int = 128
     heads: int = 4
     side: int = 32  # pixels
+
+
+class _LabArguments(ClosedList):
+    """What a file may say of a `LabArchitecture`."""
+
+    stem: Width
+    blocks: Annotated[list[Width], Field(strict=False, max_length=16)]  # or a tuple
+    features: Width
+    heads: Depth
+    side: Pixels
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,7 @@ class LabResNet(nn.Module):
 
 def build_encoder(architecture: Mapping[str, Any]) -> LabResNet:
     """Return a random encoder of a `LabArchitecture`, given as JSON."""
+    check_arguments(architecture, _LabArguments, source="the architecture of the lab")
     shape: dict[str, Any] = {**architecture, "blocks": tuple(architecture["blocks"])}
     return LabResNet(LabArchitecture(**shape)).eval()
 

@@ -2,22 +2,25 @@
 
 import csv
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, model_validator
 from torch import Tensor
 
-from .._io import atomic_write
+from .._io import atomic_write, has_seal, lock_folder, new_seal, read_bytes, write_seal
 from .._progress import ProgressCallback, no_progress
 from ..models.classifier import Classifier, Head
-from ..models.serialization import save_classifier
+from ..models.serialization import read_tensors, save_classifier
 from ..models.zeroshot import zero_shot_head
 from ..training.distributed import check_device
 from ..training.loop import Batches, Recipe, fit, shuffled_batches, train_contrastive
@@ -32,7 +35,7 @@ from .text import LabText
 HARD_EXAMPLES_FILE = "lab_a.json"
 BATCH_SIZE = 256
 TEST_SEED = 0  # of the demo's images
-_COLUMNS: tuple[str, ...] = ("model", "dataset", "correct", "images")
+_COLUMNS: tuple[str, ...] = ("model", "dataset", "correct", "images", "checksum")
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,12 @@ def train_lab(
 ) -> None:
     """Make what ships with the lab: models, shift A, the table of baselines; keep what exists."""
     config = config or LabTrainConfig()
-    make_towers(out, LAB_MODELS, device=device, seed=seed, config=config, progress=progress)
+    check_device(device)
     trainer = _LabTrainer(out, device, seed, config, progress)
-    if not (out / HARD_EXAMPLES_FILE).is_file():
-        _write_hard_examples(trainer)
-    _write_baselines(trainer)
+    with lock_folder(out):
+        _make_missing_towers(trainer, LAB_MODELS)
+        choice = _read_hard_examples(out) or _write_hard_examples(trainer)
+        _write_baselines(trainer, choice)
 
 
 def make_towers(
@@ -97,12 +101,33 @@ def make_towers(
 ) -> None:
     """Train models of the lab into ``out/NAME.safetensors``; files that exist are kept."""
     check_device(device)
-    trainer = _LabTrainer(out, device, seed, config or LabTrainConfig(), progress)
     for name in names:
         if name not in _MAKERS:
             raise ValueError(f"The lab has no model {name!r}; choose {', '.join(_MAKERS)}.")
-        if not (path := checkpoint_path(out, name)).is_file():
+    trainer = _LabTrainer(out, device, seed, config or LabTrainConfig(), progress)
+    if not all(_is_made(out, name) for name in names):
+        with lock_folder(out):
+            _make_missing_towers(trainer, names)
+
+
+def _make_missing_towers(trainer: "_LabTrainer", names: Sequence[str]) -> None:
+    for name in names:
+        if not _is_made(trainer.out, name):
+            path = checkpoint_path(trainer.out, name)
             save_classifier(path, _MAKERS[name](trainer), dtype=torch.float16)
+
+
+def _is_made(out: Path, name: str) -> bool:
+    """Return whether the file of a model is there; a damaged one is named, and counts as none."""
+    path = checkpoint_path(out, name)
+    if not path.is_file():
+        return False
+    try:
+        read_tensors(path)
+    except ValueError as error:
+        warnings.warn(f"{error} The model is trained again.", stacklevel=4)
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -257,16 +282,49 @@ def _train_line_baseline(trainer: _LabTrainer, baseline: LineBaseline) -> Classi
     return trainer.fit_classifier(start, n_images, recipe)
 
 
-def _write_hard_examples(trainer: _LabTrainer) -> None:
+class HardExamples(BaseModel):
+    """Choice of shift A: some of the candidates of a seed."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    seed: int
+    candidates: int
+    chosen: list[NonNegativeInt]
+
+    @model_validator(mode="after")
+    def _is_in_range(self) -> "HardExamples":
+        if max(self.chosen, default=0) >= self.candidates:
+            raise ValueError(f"{max(self.chosen)} is none of {self.candidates} candidates")
+        return self
+
+
+def _write_hard_examples(trainer: _LabTrainer) -> HardExamples:
     """Choose shift A from one network's errors, as ImageNet-A was from a ResNet-50's."""
     n_candidates, counts = trainer.config.n_candidates, trainer.config.counts
     images, labels = _render_tensors(world.sample_candidates(n_candidates, seed=TEST_SEED))
     network = _train_line_baseline(trainer, trainer.config.judge)
     is_wrong = _predict(network, images) != labels
     indices = select_hard_examples(labels.numpy(), is_wrong.numpy(), counts["imagenet-a"])
-    choice = {"seed": TEST_SEED, "candidates": n_candidates, "chosen": indices.tolist()}
+    choice = HardExamples(seed=TEST_SEED, candidates=n_candidates, chosen=indices.tolist())
+    seal = new_seal()
     with atomic_write(trainer.out / HARD_EXAMPLES_FILE) as tmp_path:
-        tmp_path.write_text(json.dumps(choice), encoding="utf-8")
+        tmp_path.write_text(json.dumps({**choice.model_dump(), "seal": seal}), encoding="utf-8")
+        write_seal(tmp_path, seal)
+    return choice
+
+
+def _read_hard_examples(out: Path) -> HardExamples | None:
+    """Return the choice of shift A; None, with a warning, for a damaged file."""
+    path = out / HARD_EXAMPLES_FILE
+    if not path.is_file():
+        return None
+    try:
+        has_seal(path)  # an older earmark's has none
+        return HardExamples.model_validate_json(read_bytes(path))
+    except ValueError as error:
+        reason = " ".join(f"{error}".split())
+        warnings.warn(f"{path} is damaged ({reason}): shift A is chosen again.", stacklevel=3)
+        return None
 
 
 def select_hard_examples(
@@ -281,18 +339,19 @@ def select_hard_examples(
     return np.array(sorted(image for _, image in sorted(ranked)[:count]), dtype=np.int64)
 
 
-def _write_baselines(trainer: _LabTrainer) -> None:
+def _write_baselines(trainer: _LabTrainer, choice: HardExamples) -> None:
     path = trainer.out / BASELINES_FILE
-    rows = read_csv_rows(path) if path.is_file() else []
+    rows = _read_intact_rows(path) if path.is_file() else []
     names = {row["model"] for row in rows}
+    order = {line.name: place for place, line in enumerate(trainer.config.line_baselines)}
     missing = [line for line in trainer.config.line_baselines if line.name not in names]
-    test_sets = _test_sets(trainer) if missing else {}
+    test_sets = _test_sets(trainer, choice) if missing else {}
     for baseline in missing:
         network = _train_line_baseline(trainer, baseline)
         for dataset, (images, labels) in test_sets.items():
             correct = int((_predict(network, images) == labels).sum())
-            values = (baseline.name, dataset, correct, len(labels))
-            rows.append(dict(zip(_COLUMNS, map(str, values), strict=True)))
+            rows.append(_seal_row([baseline.name, dataset, str(correct), str(len(labels))]))
+        rows.sort(key=lambda row: order.get(row["model"], -1))
         with (
             atomic_write(path) as tmp_path,
             tmp_path.open("w", encoding="utf-8", newline="") as file,
@@ -302,15 +361,44 @@ def _write_baselines(trainer: _LabTrainer) -> None:
             writer.writerows(rows)
 
 
-def _test_sets(trainer: _LabTrainer) -> dict[str, tuple[Tensor, Tensor]]:
+def _read_intact_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of the networks that have an intact row of each dataset."""
+    try:
+        rows = read_csv_rows(path)
+    except (ValueError, csv.Error) as error:
+        warnings.warn(f"{path} is damaged ({error}): it is made again.", stacklevel=3)
+        return []
+    sealed = [_seal_row([f"{row.get(column)}" for column in _COLUMNS[:-1]]) for row in rows]
+    intact = [
+        mine
+        for mine, row in zip(sealed, rows, strict=True)
+        if row.get("checksum", mine["checksum"]) == mine["checksum"]  # older tables have none
+    ]
+    counts = Counter(row["model"] for row in intact)
+    kept = [row for row in intact if counts[row["model"]] == 1 + len(world.LAB_SHIFTS)]
+    if len(kept) < len(rows):
+        warnings.warn(
+            f"{path} is damaged: the networks of {len(rows) - len(kept)} of its {len(rows)} rows "
+            "are trained again.",
+            stacklevel=3,
+        )
+    return kept
+
+
+def _seal_row(cells: Sequence[str]) -> dict[str, str]:
+    """Return a row of the table of baselines, with its checksum."""
+    checksum = sha256(json.dumps([*cells]).encode()).hexdigest()[:16]
+    return dict(zip(_COLUMNS, (*cells, checksum), strict=True))
+
+
+def _test_sets(trainer: _LabTrainer, choice: HardExamples) -> dict[str, tuple[Tensor, Tensor]]:
     counts = trainer.config.counts
-    choice = json.loads((trainer.out / HARD_EXAMPLES_FILE).read_text(encoding="utf-8"))
-    candidates = world.sample_candidates(choice["candidates"], seed=choice["seed"])
+    candidates = world.sample_candidates(choice.candidates, seed=choice.seed)
     factors = {"imagenet": world.sample_id(counts["imagenet"], seed=TEST_SEED, split="val")}
     for name in world.LAB_SHIFTS:
         if name != "imagenet-a":
             factors[name] = world.sample_shift(name, counts[name], seed=TEST_SEED)
-    factors["imagenet-a"] = candidates[np.array(choice["chosen"])]
+    factors["imagenet-a"] = candidates[np.array(choice.chosen)]
     return {name: _render_tensors(images) for name, images in factors.items()}
 
 

@@ -1,9 +1,11 @@
 """Loading of models by id or from files."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._io import check_regular_file, read_json
 from ._quiet import one_line
 from .classifier import Classifier
 from .family import describe_model_ids, families, get_family
@@ -11,13 +13,18 @@ from .model_id import ModelId, parse_model_id
 from .serialization import is_earmark_file, load_classifier
 
 if TYPE_CHECKING:
+    from .checkpoints import WeightsKind
     from .zeroshot import Prompts
 
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_FILE_SUFFIXES = {".bin", ".ckpt", ".npz", ".pkl", ".pt", ".pth", ".safetensors", ".tar"}
 
-def load_model(
+
+def load_model(  # noqa: PLR0913
     name: str,
     *,
     architecture: str | None = None,
+    weights: "WeightsKind | None" = None,
     prompts: "Prompts | Literal['imagenet'] | None" = "imagenet",
     device: Any = "cpu",
     cache: Path | None = None,
@@ -41,6 +48,9 @@ def load_model(
         name: The id or the path.
         architecture: The architecture of a file of weights: the part of an id before the
             comma, such as ``ViT-B-16`` or ``timm:resnet50``.
+        weights: The weights to take of a file that holds averaged ones ("ema") beside
+            those of the last step ("plain"). None takes what the family's own library
+            takes, with a warning that says which.
         prompts: The classes of the zero-shot head that a model with a text tower and no
             head gets; None makes no head.
         device: The device of the encoder and the text tower, such as ``cuda``.
@@ -61,40 +71,67 @@ def load_model(
         'zero-shot'
     """
     model_id = parse_model_id(f"{architecture},{name}" if architecture else name)
-    classifier = _move_to_device(_load(model_id), device)
-    if classifier.classes or classifier.text_tower is None or prompts is None:
+    classifier = _move_to_device(_load(model_id, weights), device)
+    if prompts is None:
+        return classifier
+    from .head_extraction import check_head
+
+    if classifier.classes or classifier.text_tower is None:
+        check_head(classifier.head, model_name=classifier.name)
         return classifier
     from .zeroshot import imagenet_prompts, with_zero_shot_head
 
     wanted = imagenet_prompts() if isinstance(prompts, str) else prompts
-    return with_zero_shot_head(classifier, wanted, cache=cache, progress=progress)
+    classifier = with_zero_shot_head(classifier, wanted, cache=cache, progress=progress)
+    check_head(classifier.head, model_name=classifier.name, names=wanted.names)
+    return classifier
 
 
-def _load(model_id: ModelId) -> Classifier:
+def _load(model_id: ModelId, weights: "WeightsKind | None" = None) -> Classifier:
     if model_id.file and not Path(model_id.file).exists():
-        raise FileNotFoundError(f"No file {model_id.file}: check the path.")
+        meant = _find_meant_ids(model_id)
+        remedy = f"check the path, or give {', '.join(meant)}" if meant else "check the path"
+        raise FileNotFoundError(f"No file {model_id.file}: {remedy}.")
+    if weights and not (model_id.name and model_id.file):
+        raise ValueError(
+            f"{model_id} is no file of weights that may hold averaged ones: leave out "
+            f"--weights {weights}."
+        )
     if not model_id.family and model_id.file:
         return _load_path(Path(model_id.file))
     if problem := find_name_problem(model_id):
         raise ValueError(f"{problem}.")
     family = get_family(model_id.family)
     family.require_packages()
-    weights = [model_id.weights] if model_id.weights else []
-    return family.load(model_id.model, *weights)
+    places = [model_id.weights] if model_id.weights else []
+    return family.load(model_id.model, *places, **({"weights": weights} if weights else {}))
 
 
 def _load_path(path: Path) -> Classifier:
     if path.is_dir():
         return _load_folder(path)
+    check_regular_file(path)
     if path.suffix == ".safetensors" and is_earmark_file(path):
         return load_classifier(path)
+    from .checkpoints import read_state_dict
+    from .weight_names import find_layout_remedy
+
+    state = read_state_dict(path)
     raise ValueError(
         f"{path} holds weights of an unknown architecture: give it, as in "
-        f"--architecture ViT-B-16 or ViT-B-16,{path}."
+        f"--architecture ViT-B-16 or ViT-B-16,{path}; {find_layout_remedy(state)}."
     )
 
 
 def _load_folder(path: Path) -> Classifier:
+    if (adapter := path / "adapter_config.json").is_file():
+        settings = read_json(adapter)
+        base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+        raise ValueError(
+            f"The folder {path} holds an adapter of the model {base!r}: merge it into that model "
+            "with merge_and_unload() of peft, write the result with save_pretrained() and give "
+            "hf:FOLDER."
+        )
     marked = [family for family in families().values() if family.folder_file]
     for family in marked:
         if (path / family.folder_file).is_file():
@@ -117,14 +154,40 @@ def find_name_problem(model_id: ModelId) -> str:
     problem = get_family(model_id.family).find_problem(
         model_id.model, model_id.tag, untrained=bool(model_id.file)
     )
-    if problem and not (model_id.prefix or model_id.tag):
-        others = [
-            f"{other.forms[0].prefix}{model_id.name}"
-            for other in families().values()
-            if other.name != model_id.family and model_id.name in [*other.known_names()]
-        ]
-        problem = f"{problem}; or give {', '.join(others)}" if others else problem
+    if problem and (meant := _find_meant_ids(model_id)):
+        problem = f"{problem.partition(';')[0]}; check the name, or give {', '.join(meant)}"
     return problem
+
+
+def _find_meant_ids(model_id: ModelId) -> list[str]:
+    """Return the ids that one with a wrong prefix, or without any, may stand for."""
+    text = str(model_id).removeprefix(model_id.prefix)
+    name, comma, _ = text.partition(",")
+    has_file = bool(model_id.name) and bool(model_id.file) and Path(model_id.file).exists()
+    meant: list[str] = []
+    for family in families().values():
+        known = {} if family.name == model_id.family else dict.fromkeys(family.known_names())
+        if family.needs_weights and not comma:
+            architecture = f"{text.replace('/', '-')},"
+            meant += [full for full in known if full.startswith(architecture)][:1]
+        elif text in known or (has_file and name in known):
+            meant.append(f"{family.forms[0].prefix}{text}")
+    is_file = Path(text).suffix in _FILE_SUFFIXES
+    return meant or ([] if comma or is_file else _find_repository_ids(text))
+
+
+def _find_repository_ids(text: str) -> list[str]:
+    """Return the ids of a repository on the hub, if a text may name one."""
+    if not _REPOSITORY.fullmatch(text):
+        return []
+    forms = [(family, form) for family in families().values() for form in family.forms]
+    ids = [
+        (form.prefix, f"{form.prefix}{text} of {family.title}")
+        for family, form in forms
+        if "REPO" in form.model
+    ]
+    owner = f"{text.partition('/')[0]}:"
+    return [id_ for _, id_ in sorted(ids, key=lambda pair: not pair[0].startswith((owner, "hf:")))]
 
 
 def _move_to_device(classifier: Classifier, device: Any) -> Classifier:

@@ -2,8 +2,9 @@
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -17,8 +18,11 @@ from torch import Tensor, nn
 
 from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from ._quiet import download_errors, one_line, quiet
+from .allocation import AllocationLimit
+from .allowed_arguments import HfArchitecture, check_arguments, hf_config_list
 from .classifier import Classifier, EncoderSpec, Head, Role, TextTower, update_digest
 from .head_extraction import class_names, empty_head, probe_output, split_head, strip_head
+from .hf_files import VOCABULARY_FILES, check_model_files, check_model_type, has_vocabulary
 from .preprocessing import Preprocessing
 
 _TEXT_BATCH_SIZE = 128
@@ -63,17 +67,32 @@ def load_hf(name_or_path: str) -> Classifier:
     # classifier: for ViT the first token, for DINOv2 the first token and the mean of the
     # others. SigLIP's bias of logits, the same for all classes, is left out.
     with _load_errors(name_or_path):
-        return _load(name_or_path)
+        check_model_files(name_or_path)
+        classifier, lacks_vocabulary = _load(name_or_path)
+    if lacks_vocabulary:
+        warnings.warn(
+            f"hf:{name_or_path} comes without its text tower, since it has none of the tokenizer's "
+            f"files {', '.join(VOCABULARY_FILES)}: no zero-shot head can be made.",
+            stacklevel=3,
+        )
+    return classifier
 
 
 def build_encoder(architecture: Mapping[str, Any]) -> nn.Module:
     """Return an encoder of transformers with random weights."""
     import transformers
 
+    check_arguments(architecture, HfArchitecture, source="the architecture of transformers")
     options = dict(architecture["config"])
+    check_arguments(options, hf_config_list(), source="the config of transformers")
     with _quiet_transformers():
-        config = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
-        model = getattr(transformers, architecture["class"])(config)
+        config: Any = transformers.AutoConfig.for_model(options.pop("model_type"), **options)
+        if architecture["class"] != (kind := _class_name(config, named=architecture["class"])):
+            raise ValueError(
+                f"the class {architecture['class']!r} is not that of the model type "
+                f"{config.model_type!r}, {kind}."
+            )
+        model = getattr(transformers, kind)(config)
     model.requires_grad_(requires_grad=False).eval()
     return strip_head(_encoder(model), architecture["head"])
 
@@ -112,7 +131,8 @@ def _load_errors(name_or_path: str) -> Generator[None]:
         ) from error
 
 
-def _load(name_or_path: str) -> Classifier:
+def _load(name_or_path: str) -> tuple[Classifier, bool]:
+    """Return the classifier, and whether its texts cannot be read."""
     from transformers import AutoConfig
 
     try:
@@ -133,8 +153,11 @@ def _load(name_or_path: str) -> Classifier:
     if head is None or new_head:
         head = empty_head(probe_output(encoder, size).shape[1])
     has_text = hasattr(model, "text_model")
-    text = _load_text_tower(name_or_path, model, config) if has_text else None
-    return Classifier(
+    # Without a vocabulary, transformers makes a tokenizer that reads all texts alike.
+    lacks_vocabulary = has_text and not has_vocabulary(name_or_path)
+    is_complete = has_text and not lacks_vocabulary
+    text = _load_text_tower(name_or_path, model, config) if is_complete else None
+    classifier = Classifier(
         name=f"hf:{name_or_path}",
         role=_role(config, head, text),
         encoder=encoder,
@@ -146,18 +169,21 @@ def _load(name_or_path: str) -> Classifier:
         text_tower=text,
         spec=EncoderSpec("hf", _architecture(kind, config, path)),
     )
+    return classifier, lacks_vocabulary
 
 
-def _class_name(config: Any) -> str:
+def _class_name(config: Any, *, named: Any = None) -> str:
     """Return the class of transformers that has a model's towers or its classifier."""
     from transformers.models.auto import modeling_auto
 
-    named = (config.architectures or [""])[0]
+    named = (config.architectures or [""])[0] if named is None else named
+    check_model_type(config.model_type)
     if named in _TOWER_CLASSES:
         return named
     classifiers = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
     known = classifiers.get(config.model_type, ())
-    if named in (choices := (known,) if isinstance(known, str) else tuple(known)):
+    choices = (known,) if isinstance(known, str) else tuple(known)
+    if named in choices:
         return named
     if not choices or config.model_type.startswith(("clip", "siglip")):
         raise ValueError(
@@ -172,14 +198,18 @@ def _load_pretrained(name_or_path: str, kind: str, config: Any) -> tuple[Any, bo
     """Return the model, and whether its head is new, since the file has a backbone only."""
     import transformers
 
-    model, report = getattr(transformers, kind).from_pretrained(
-        name_or_path,
-        config=config,
-        local_files_only=Path(name_or_path).is_dir(),
-        trust_remote_code=False,
-        weights_only=True,
-        output_loading_info=True,
-    )
+    folder = Path(name_or_path)
+    files = [path for path in folder.glob("*") if path.suffix in {".safetensors", ".bin"}]
+    size = sum(path.stat().st_size for path in files)
+    with AllocationLimit(size) if folder.is_dir() else nullcontext():
+        model, report = getattr(transformers, kind).from_pretrained(
+            name_or_path,
+            config=config,
+            local_files_only=folder.is_dir(),
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+        )
     missing: set[str] = set(report["missing_keys"])
     new = {key for key in missing if re.search(r"(^|\.)(classifier|head)\.", key)}
     if kind in (config.architectures or []):

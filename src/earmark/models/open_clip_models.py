@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
+from math import isqrt
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,15 +22,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._io import read_json
 from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from ._quiet import download_errors, one_line, quiet
+from .allocation import AllocationLimit
+from .allowed_arguments import OpenClipArchitecture, OpenClipConfig, check_arguments
 from .checkpoints import load_weights, read_state_dict, split_finetuned_checkpoint
 from .classifier import Classifier, EncoderSpec, Head, Role, TextTower, update_digest
 from .head_extraction import class_names
+from .hf_files import TOKENIZER_FILES, check_tokenizer_files
 from .preprocessing import Preprocessing
 from .size import ModelSize, build_without_memory, count_values, module_size
 
 _HUB_PREFIX, _FOLDER_PREFIX = "hf-hub:", "local-dir:"
+_CONFIG_FILE = "open_clip_config.json"
+_FILE_FORM = "an architecture of open_clip and the file of weights, ARCHITECTURE,FILE"
+_WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+_WEIGHTS_FILES = (  # in the order in which open_clip prefers them
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
 _OPENAI_SIZE_KEYS = ("input_resolution", "context_length", "vocab_size")
 _FIXED_VISION_CONFIG = {"output_tokens": False, "timm_model_pretrained": False}
 _QUICKGELU_SUFFIX = "-quickgelu"
@@ -63,7 +81,7 @@ def load_open_clip(name: str, pretrained: str | None = None) -> Classifier:
         transform=_transform(name, model.visual.preprocess_cfg),
         backbone=Path(name.partition(":")[2]).name if ":" in name else name,
         pretraining=loaded.pretraining,
-        text_tower=_text_tower(name, model, config) if loaded.has_text_tower else None,
+        text_tower=_text_tower(name, loaded) if loaded.has_text_tower else None,
         spec=EncoderSpec("open_clip", _architecture(config)),
     )
 
@@ -72,6 +90,7 @@ def build_encoder(architecture: Mapping[str, Any]) -> nn.Module:
     """Return an image tower with random weights, as `load_open_clip` has it."""
     from open_clip import CLIP
 
+    check_arguments(architecture, OpenClipArchitecture, source="the architecture of open_clip")
     text_config: Any = {"width": 8, "heads": 1, "layers": 1}
     text_config |= {"context_length": 1, "vocab_size": 1}
     with quiet():
@@ -118,16 +137,21 @@ class _LoadedModel:
     head: Head | None = None
     role: Role = "zero-shot"
     has_text_tower: bool = True
+    folder: Path | None = None  # of the config and the tokenizer, where the model has one
 
 
 def _load(name: str, pretrained: str | None) -> _LoadedModel:
     if name.startswith((_HUB_PREFIX, _FOLDER_PREFIX)):
         if pretrained is not None:
             raise ValueError(f"{name} brings its own weights: leave out {pretrained!r}.")
-        if name.startswith(_FOLDER_PREFIX):
-            return _load_folder(name)
-        with _fetch_errors(name, alternative=f"{_FOLDER_PREFIX}FOLDER"):
-            return _LoadedModel(_create(name, require_pretrained=True), _config(name))
+        if name.startswith(_HUB_PREFIX):
+            with _fetch_errors(name, alternative=f"{_FOLDER_PREFIX}FOLDER"):
+                config, weights = _fetch(name.removeprefix(_HUB_PREFIX))
+            return _load_folder(config, weights, name)
+        folder = Path(name.removeprefix(_FOLDER_PREFIX))
+        if not folder.is_dir():
+            raise FileNotFoundError(f"No folder {folder}: check the path after {_FOLDER_PREFIX}.")
+        return _load_folder(folder / _CONFIG_FILE, _find_weights(folder), str(folder))
     from open_clip import is_pretrained_cfg
 
     architecture = name.replace("/", "-")
@@ -136,16 +160,58 @@ def _load(name: str, pretrained: str | None) -> _LoadedModel:
     return _load_file(architecture, Path(pretrained or ""))
 
 
-def _load_folder(name: str) -> _LoadedModel:
-    if not (folder := Path(name.removeprefix(_FOLDER_PREFIX))).is_dir():
-        raise FileNotFoundError(f"No folder {folder}: check the path after {_FOLDER_PREFIX}.")
+def _fetch(repository: str) -> tuple[Path, Path]:
+    """Return the paths of a repository's config and weights, which may be downloaded."""
+    from open_clip import factory
+
+    config = factory.download_pretrained_from_hf(repository, filename=_CONFIG_FILE)
+    content = read_json(Path(config))
+    if isinstance(content, dict) and "hf_tokenizer_name" in str(cast("Any", content)):
+        for file in TOKENIZER_FILES:
+            with suppress(Exception):  # no repository has all of them
+                factory.download_pretrained_from_hf(repository, filename=file)
+    return Path(config), Path(factory.download_pretrained_from_hf(repository))
+
+
+def _find_weights(folder: Path) -> Path:
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix in _WEIGHTS_SUFFIXES]
+    named = [folder / name for name in _WEIGHTS_FILES if folder / name in paths]
+    return (
+        named
+        or [path for path in paths if path.suffix == ".safetensors"]
+        or paths
+        or [folder / _WEIGHTS_FILES[0]]
+    )[0]
+
+
+def _load_folder(config_path: Path, weights_path: Path, name: str) -> _LoadedModel:
+    """Load a model whose config and weights lie in one folder, after a check of the config."""
+    # open_clip itself would open what the config names, and run a tokenizer's own code.
     try:
-        return _LoadedModel(_create(name, require_pretrained=True), _config(name))
-    except Exception as error:
-        raise ValueError(
-            f"{folder} holds no model that open_clip can load ({one_line(error)}): it "
-            "needs open_clip_config.json and the weights."
-        ) from error
+        config = read_json(config_path)
+    except (OSError, ValueError) as error:
+        raise ValueError(_unusable_folder(name, error)) from error
+    if not isinstance(config, dict) or "model_cfg" not in config:
+        raise ValueError(_unusable_folder(name, ValueError(f"{_CONFIG_FILE} has no model_cfg")))
+    check_arguments(config, OpenClipConfig, source=config_path, alternative=_FILE_FORM)
+    source = f"open_clip's {name}"
+    try:
+        with AllocationLimit(weights_path.stat().st_size):
+            model = _create(f"{_FOLDER_PREFIX}{config_path.parent}", load_weights=False)
+        state = read_state_dict(weights_path)
+        load_weights(model, _adapt_state(state, model), model_name=source)
+    except Exception as error:  # open_clip raises errors of any type for what it cannot build
+        raise ValueError(_unusable_folder(name, error)) from error
+    return _LoadedModel(
+        model, _config(f"{_FOLDER_PREFIX}{config_path.parent}"), folder=config_path.parent
+    )
+
+
+def _unusable_folder(name: str, error: Exception) -> str:
+    return (
+        f"{name} holds no model that open_clip can load ({one_line(error)}): it "
+        f"needs {_CONFIG_FILE} and the weights."
+    )
 
 
 def _load_tag(name: str, tag: str) -> _LoadedModel:
@@ -171,7 +237,18 @@ def _load_file(name: str, path: Path) -> _LoadedModel:
     state, head = split_finetuned_checkpoint(checkpoint)
     finetuned = head is not None or state.keys() != checkpoint.keys()
     has_text = any(key.startswith(("transformer.", "text.")) for key in state)
-    model = _build_model(name, None, force_preprocess_cfg=_common_preprocessing(name))
+    config = _config(name)
+    options: dict[str, Any] = {"force_preprocess_cfg": _common_preprocessing(name)}
+    vision, side = config["vision_cfg"], _find_image_size(state, config["vision_cfg"])
+    if side is not None and (usual := vision.get("image_size", 224)) not in (side, [side, side]):
+        warnings.warn(
+            f"The positions in {path} are of images of {side} pixels, not of the {usual} of "
+            f"{name}: images are resized to {side} pixels.",
+            stacklevel=4,
+        )
+        config["vision_cfg"] = {**vision, "image_size": side}
+        options["force_image_size"] = side
+    model = _build_model(name, None, **options)
     source = f"open_clip's {name}, in {path}"
     if has_text:
         load_weights(model, _adapt_state(state, model), model_name=source)
@@ -180,7 +257,21 @@ def _load_file(name: str, path: Path) -> _LoadedModel:
         visual = {key[7:]: value for key, value in _adapt_state(images, model).items()}
         load_weights(model.visual, visual, model_name=f"the image tower of {source}")
     role = "finetuned" if finetuned else "zero-shot" if has_text else "other"
-    return _LoadedModel(model, _config(name), path.stem, head, role, has_text)
+    return _LoadedModel(model, config, path.stem, head, role, has_text)
+
+
+def _find_image_size(state: Mapping[str, Tensor], vision: Mapping[str, Any]) -> int | None:
+    """Return the side in pixels of the images of a file's positions; None if it is unknown."""
+    # A ViT has a position for each patch, a ResNet for each of its last squares of 32 pixels;
+    # both have one more for the image.
+    if isinstance(vision.get("layers"), list):
+        positions, step = state.get("visual.attnpool.positional_embedding"), 32
+    else:
+        positions, step = state.get("visual.positional_embedding"), vision.get("patch_size", 16)
+    if positions is None or not isinstance(step, int) or vision.get("timm_model_name"):
+        return None
+    side = isqrt(len(positions) - 1)
+    return side * step if side**2 == len(positions) - 1 else None
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -252,10 +343,19 @@ def _adapt_state(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
             adapted[name] = adapted[name].reshape(own.shape)
     if model.logit_bias is not None and "logit_scale" in adapted:
         adapted.setdefault("logit_bias", torch.zeros_like(model.logit_bias))
+    shapes = {name: value.shape for name, value in adapted.items()}
     # `load_weights` reports what these cannot resize
     with suppress(RuntimeError, AssertionError, AttributeError):
         layouts.resize_pos_embed(adapted, model)
         layouts.resize_text_pos_embed(adapted, model)
+    for name, value in adapted.items():
+        if value.shape != shapes[name]:
+            warnings.warn(
+                f"{name} has shape {tuple(shapes[name])} in the file and {tuple(value.shape)} in "
+                "the architecture: it is resampled, which changes what the model computes; give "
+                "the architecture that the file was trained with.",
+                stacklevel=5,
+            )
     return adapted
 
 
@@ -290,12 +390,11 @@ def _as_rgb_triple(value: float | Sequence[float]) -> tuple[float, float, float]
     return float(red), float(green), float(blue)
 
 
-def _text_tower(name: str, model: Any, config: Mapping[str, Any]) -> TextTower | None:
-    from open_clip import get_tokenizer
-
+def _text_tower(name: str, loaded: _LoadedModel) -> TextTower | None:
+    model = loaded.model
     try:
         with quiet():
-            tokenizer = get_tokenizer(name.replace("/", "-") if ":" not in name else name)
+            tokenizer = _load_tokenizer(name, loaded)
     except Exception as error:  # noqa: BLE001 # the image tower needs no tokenizer
         warnings.warn(
             f"{name} comes without its text tower, since its tokenizer is not available "
@@ -306,9 +405,32 @@ def _text_tower(name: str, model: Any, config: Mapping[str, Any]) -> TextTower |
     return TextTower(
         embed=partial(_embed, _OpenClipTextEncoder(model), tokenizer),
         scale=model.logit_scale.exp().item(),
-        fingerprint=_fingerprint(model, tokenizer, config),
+        fingerprint=_fingerprint(model, tokenizer, loaded.config),
         tower=model,
     )
+
+
+def _load_tokenizer(name: str, loaded: _LoadedModel) -> Any:
+    """Return the tokenizer of an architecture, or of a folder without opening another place."""
+    from open_clip import get_tokenizer
+    from open_clip.tokenizer import HFTokenizer
+
+    text_config = loaded.config.get("text_cfg", {})
+    if loaded.folder is None or not text_config.get("hf_tokenizer_name"):
+        known = f"{_FOLDER_PREFIX}{loaded.folder}" if loaded.folder else name.replace("/", "-")
+        return get_tokenizer(known)
+    check_tokenizer_files(loaded.folder)
+    tokenizer = HFTokenizer(
+        str(loaded.folder),
+        context_length=text_config.get("context_length"),
+        tokenizer_mode=text_config.get("tokenizer_mode"),
+        local_files_only=True,
+        trust_remote_code=False,
+        **text_config.get("tokenizer_kwargs") or {},
+    )
+    if tokenizer(["dog"]).equal(tokenizer(["cat"])):
+        raise ValueError(f"the tokenizer in {loaded.folder} reads all texts alike")
+    return tokenizer
 
 
 class _OpenClipTextEncoder(nn.Module):

@@ -1,22 +1,36 @@
 """Classifiers in files: safetensors, with all but the weights in the metadata."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from hashlib import sha256
+from math import prod
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .._io import atomic_write
+from .._io import atomic_write, parse_json
 from ._quiet import one_line
-from .classifier import Classifier, EncoderSpec, Head, Role
+from .allocation import AllocationLimit
+from .allowed_arguments import ClosedList, Text, Word, check_arguments
+from .classifier import Classifier, EncoderSpec, Head, Role, update_digest
 from .family import get_family
 
-_METADATA_KEY = "earmark"
+MAX_CLASSES = 1_000_000
+_METADATA_KEY, _SEAL_KEY = "earmark", "sha256"
+
+
+class _Blueprint(ClosedList):
+    """An `EncoderSpec` in a file."""
+
+    family: Word
+    architecture: dict[str, Any]
 
 
 def save_classifier(
@@ -65,11 +79,20 @@ def is_earmark_file(path: Path) -> bool:
 
 def load_classifier(path: Path) -> Classifier:
     """Read a classifier of `save_classifier`, on the CPU, in float32."""
-    tensors, description = read_tensors(path)
+    # All that the description asks for is checked before a library sees it; the checksum is
+    # last, since it guards against damage, and not against a forger.
+    description = _read_description(path)
     try:
-        return _rebuild(tensors, description)
-    except KeyError as error:
-        raise ValueError(f"{path} is not a complete classifier: it has no {error}.") from error
+        check_arguments(description, _Description, source="its description")
+        spec, shapes = _read_spec(description), _read_shapes(path)
+        if "head.weight" not in shapes:
+            raise ValueError("its tensors lack head.weight.")
+        encoder = _build_encoder(spec, shapes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a classifier that earmark can read: {error}") from error
+    tensors, _ = read_tensors(path)
+    try:
+        return _fill(encoder, spec, tensors, description)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a classifier that earmark can read: {error}") from error
 
@@ -90,26 +113,22 @@ def write_tensors(
         if not value.isfinite().all():
             raise ValueError(f"{name} holds values that are not finite in {dtype}.")
     contiguous = {name: value.contiguous() for name, value in stored.items()}
+    # One entry of metadata: safetensors writes several in an order of chance.
+    sealed = {**description, _SEAL_KEY: _seal(contiguous, description)}
     with atomic_write(path) as tmp_path:
-        save_file(contiguous, tmp_path, {_METADATA_KEY: json.dumps(description)})
+        save_file(contiguous, tmp_path, {_METADATA_KEY: json.dumps(sealed)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors, floats as float32, and the description of `write_tensors`."""
-    if not path.is_file():
-        raise FileNotFoundError(f"No saved weights at {path}: check the path.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}).") from error
-    try:
-        description = json.loads(metadata[_METADATA_KEY])
-    except (KeyError, json.JSONDecodeError) as error:
+    description = _read_description(path)
+    with _open(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    seal = description.pop(_SEAL_KEY, None)
+    if seal not in {None, _seal(tensors, description)}:  # older files have none
         raise ValueError(
-            f"{path} was not saved by earmark: its metadata lacks {_METADATA_KEY!r}."
-        ) from error
+            f"{path} is damaged: its content does not match its checksum. Copy or make it again."
+        )
     upcast = {
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
@@ -117,27 +136,89 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return upcast, description
 
 
-def _rebuild(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Classifier:
-    if (role := description["role"]) not in get_args(Role):
-        raise ValueError(f"its role {role!r} is none of {', '.join(get_args(Role))}.")
-    spec = _read_spec(description)
-    transform = get_family(spec.family).build_transform(**description["transform"])
-    encoder = spec.build_encoder()
-    state = {name[8:]: part for name, part in tensors.items() if name[:8] == "encoder."}
-    shapes = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
-    loaded = {name: tuple(value.shape) for name, value in state.items()}
-    if differing := sorted(shapes.items() ^ loaded.items()):
+def _seal(tensors: Mapping[str, Tensor], description: Mapping[str, object]) -> str:
+    digest = sha256(json.dumps(description, sort_keys=True).encode())
+    update_digest(digest, tensors)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _open(path: Path) -> Generator[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"No saved weights at {path}: check the path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}).") from error
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+    if _METADATA_KEY not in metadata:
+        raise ValueError(f"{path} was not saved by earmark: its metadata lacks {_METADATA_KEY!r}.")
+    description = parse_json(metadata[_METADATA_KEY], source=f"The description in {path}")
+    if not isinstance(description, dict):
+        raise ValueError(f"The description in {path} is no JSON object: save the model again.")
+    return cast("dict[str, Any]", description)
+
+
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    with _open(path) as file:
+        names = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
+class _Description(ClosedList):
+    """The description of a saved classifier; the family checks its architecture."""
+
+    name: Text
+    role: Role
+    backbone: Text
+    pretraining: Text
+    classes: list[Text] = Field(max_length=MAX_CLASSES)
+    normalizes: bool
+    transform: dict[Word, Any]
+    blueprint: _Blueprint | None = None
+    architecture: Literal["lab-resnet"] | None = None  # lab models of the first format
+    widths: dict[Word, Any] | None = None
+    sha256: Word | None = None  # of tensors and description; older files have none
+
+
+def _build_encoder(spec: EncoderSpec, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """Build an encoder, with little more memory than the tensors of its file have."""
+    wanted = {name[8:]: shape for name, shape in shapes.items() if name[:8] == "encoder."}
+    with AllocationLimit(sum(prod(shape) for shape in wanted.values())):
+        try:
+            encoder = spec.build_encoder()
+        except ValueError:
+            raise
+        except Exception as error:  # libraries raise errors of any type for what they cannot build
+            raise ValueError(f"its encoder cannot be built ({one_line(error)}).") from error
+    built = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+    if differing := sorted(built.items() ^ wanted.items()):
         name = differing[0][0]
-        raise ValueError(
-            f"its {name} should have shape {shapes.get(name)}, not {loaded.get(name)}."
-        )
-    encoder.load_state_dict(state)
+        raise ValueError(f"its {name} should have shape {built.get(name)}, not {wanted.get(name)}.")
+    return encoder
+
+
+def _fill(
+    encoder: nn.Module,
+    spec: EncoderSpec,
+    tensors: Mapping[str, Tensor],
+    description: Mapping[str, Any],
+) -> Classifier:
+    transform = get_family(spec.family).build_transform(**description["transform"])
+    encoder.load_state_dict({
+        name[8:]: part for name, part in tensors.items() if name[:8] == "encoder."
+    })
     encoder.eval()
     head = Head(tensors["head.weight"], tensors.get("head.bias"), description["normalizes"])
     _check_features(head, encoder, transform)
     return Classifier(
         name=description["name"],
-        role=role,
+        role=description["role"],
         encoder=encoder,
         head=head,
         classes=tuple(description["classes"]),
@@ -149,12 +230,11 @@ def _rebuild(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> C
 
 
 def _read_spec(description: Mapping[str, Any]) -> EncoderSpec:
-    if "architecture" not in description:
-        return EncoderSpec(**description["blueprint"])
-    # lab models of the first format
-    if (architecture := description["architecture"]) != "lab-resnet":
-        raise ValueError(f"its architecture {architecture!r} is not 'lab-resnet'.")
-    return EncoderSpec("lab", description["widths"])
+    if description.get("architecture"):  # lab models of the first format
+        return EncoderSpec("lab", description.get("widths") or {})
+    if not description.get("blueprint"):
+        raise ValueError("its description lacks 'blueprint'.")
+    return EncoderSpec(**description["blueprint"])
 
 
 def _check_features(head: Head, encoder: nn.Module, transform: Any) -> None:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
+from io import StringIO
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 
 from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from ._quiet import download_errors, quiet
-from .checkpoints import load_weights, read_state_dict
+from .allowed_arguments import TimmArchitecture, TimmPretrained, check_arguments
+from .checkpoints import WeightsKind, check_finite_weights, load_weights, read_state_dict
 from .classifier import Classifier, EncoderSpec, Head, Role
 from .head_extraction import (
     class_names,
@@ -23,34 +26,45 @@ from .head_extraction import (
 )
 from .preprocessing import Preprocessing
 from .size import ModelSize, build_without_memory, count_values, module_size
+from .weight_names import count_rows, fit_names, rename_head
 
-_HEAD_NAMES = ("head.fc", "head", "fc", "classifier", "head.linear", "classif")
+_ANY_CLASSES = 1009  # rows by which the head of a model of any number of classes is found
 _CONTRASTIVE_TAGS = re.compile(r"openai|laion|datacomp|dfn|metaclip|merged2b|clip|webli|wit")
 _CONTRASTIVE_ARCHITECTURES = re.compile("clip|siglip|pe_core")
 
 
-def load_timm(name: str, checkpoint: str | None = None) -> Classifier:
+def load_timm(
+    name: str, checkpoint: str | None = None, *, weights: WeightsKind | None = None
+) -> Classifier:
     """Load a model of timm on the CPU in float32, with timm's weights or a file's."""
     # A tower that was trained with texts (CLIP, SigLIP) or without labels (DINO) has a head
     # without rows; its activations are those after the projection.
+    # Of a file with averaged weights (EMA) beside plain ones, the average is taken, as timm does.
     options = _resolve_options(name)
     if checkpoint is None:
         with download_errors(f"timm:{name}", alternative=f"timm:{options['name']},PATH"):
             model = _create({"name": name}, pretrained=True)
         options["num_classes"] = getattr(model, "num_classes", 0)
+        check_finite_weights(model.state_dict(), model_name=f"timm:{name}")
     else:
-        state = read_state_dict(Path(checkpoint))
-        heads = (state.get(f"{head}.weight") for head in _HEAD_NAMES)
-        options["num_classes"] = next((len(weight) for weight in heads if weight is not None), 0)
+        path = Path(checkpoint)
+        state = read_state_dict(path, weights=weights, default="ema")
+        reference = build_without_memory(lambda: _create({**options, "num_classes": _ANY_CLASSES}))
+        state = fit_names(state, reference.state_dict().keys(), source=path)
+        heads = _head_paths(reference)
+        renamed = _update_names(reference, state, heads, source=path)
+        rows = [count_rows(renamed, head) for head in heads]
+        options["num_classes"] = next((count for count in rows if count is not None), 0)
         model = _create(options)
-        model_name = f"timm:{name} from {Path(checkpoint)}"
-        load_weights(model, _update_names(model, state), model_name=model_name)
+        updated = _update_names(model, state, heads, source=path)
+        load_weights(model, updated, model_name=f"timm:{name} from {path}")
     model.requires_grad_(requires_grad=False).eval()
     return _classifier(name, checkpoint, model.float(), options)
 
 
 def build_encoder(architecture: Mapping[str, Any]) -> nn.Module:
     """Return an encoder of timm with random weights."""
+    check_arguments(architecture, TimmArchitecture, source="the architecture of timm")
     options = {key: value for key, value in architecture.items() if key != "head"}
     model = _create(options).requires_grad_(requires_grad=False).eval()
     return strip_head(model, architecture["head"])
@@ -80,10 +94,13 @@ def measure(name: str) -> ModelSize:
     classes: int = model.num_classes
     if classes and imagenet_subset(classes) is None:  # a head, or a tower's projection
         return module_size(model, None, None)
-    features: int = getattr(model, "head_hidden_size", model.num_features)
-    head = model.get_classifier() if classes else None
-    encoder = count_values(model) - (count_values(head) if head is not None else 0)
-    return module_size(model, features, encoder)
+    if not classes:
+        features: int = getattr(model, "head_hidden_size", model.num_features)
+        return module_size(model, features, count_values(model))
+    if len(paths := _head_paths(model)) != 1:  # of several heads, the inputs may be one vector
+        return module_size(model, None, None)
+    head = model.get_submodule(paths[0])
+    return module_size(model, head.weight.shape[1], count_values(model) - count_values(head))
 
 
 def _resolve_options(name: str) -> dict[str, Any]:
@@ -94,9 +111,13 @@ def _resolve_options(name: str) -> dict[str, Any]:
 
     with download_errors(f"timm:{name}", alternative="timm:ARCHITECTURE,PATH"):
         config, architecture, options = load_model_config_from_hf(name.removeprefix("hf-hub:"))
+    source = f"The config of timm:{name}"
+    check_arguments(config, TimmPretrained, source=source)
     if config.get("fixed_input_size"):
         options = {"img_size": config["input_size"][-1], **(options or {})}
-    return {"name": architecture, **(options or {})}
+    resolved = {"name": architecture, **(options or {})}
+    check_arguments({**resolved, "head": ""}, TimmArchitecture, source=source)
+    return resolved
 
 
 def _create(options: Mapping[str, Any], **more: Any) -> nn.Module:
@@ -107,15 +128,45 @@ def _create(options: Mapping[str, Any], **more: Any) -> nn.Module:
         return timm.create_model(options["name"], **arguments | more)
 
 
-def _update_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Convert older names of weights as timm does."""
+def _head_paths(model: Any) -> list[str]:
+    """Return the paths of the linear maps to classes, as the model itself names them."""
+    named: Any = vars(model)["pretrained_cfg"].get("classifier") or ()
+    own: Any = model.get_classifier() if hasattr(model, "get_classifier") else ()
+    own_modules = own if isinstance(own, tuple) else (own,)
+    places = [named] if isinstance(named, str) else [*named]
+    places += [path for path, part in model.named_modules() if any(part is m for m in own_modules)]
+    linear = {
+        path: part
+        for path, part in model.named_modules()
+        if isinstance(part, nn.Linear | nn.Conv2d) and len(part.weight) == model.num_classes
+    }
+    # The configuration may name what another variant has; a place may hold several layers.
+    inside = [[path for path in linear if f"{path}.".startswith(f"{p}.")] for p in places]
+    return [*dict.fromkeys(paths[-1] for paths in inside if paths)]
+
+
+def _update_names(
+    model: nn.Module, state: dict[str, Tensor], heads: Iterable[str], *, source: Path
+) -> dict[str, Tensor]:
+    """Convert older names of weights as timm does, and give own linear heads timm's names."""
+    updated = _filter_checkpoint(model, state)
+    for head in heads:
+        updated = rename_head(updated, head, source=source)
+    return updated
+
+
+def _filter_checkpoint(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Apply timm's own function for older files of an architecture."""
     if state.keys() == model.state_dict().keys():
         return state
     update = getattr(import_module(type(model).__module__), "checkpoint_filter_fn", None)
     if update is None:
         return state
-    with quiet():
-        updated: dict[str, Tensor] = update(dict(state), model)
+    try:
+        with quiet(), redirect_stdout(StringIO()):  # some of timm's functions print
+            updated: dict[str, Tensor] = update(dict(state), model)
+    except Exception:  # noqa: BLE001 # of weights of another model; loading them says so
+        return state
     # Weights that timm would resample to another image size are left, for an error.
     resampled = {
         key: state[key]

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from ._quiet import download_errors, quiet
-from .checkpoints import load_weights, read_state_dict
+from .allowed_arguments import TorchvisionArchitecture, check_arguments
+from .checkpoints import WeightsKind, check_finite_weights, load_weights, read_state_dict
 from .classifier import Classifier, EncoderSpec
 from .head_extraction import class_names, split_head, strip_head
 from .preprocessing import Preprocessing
 from .size import ModelSize, build_without_memory, count_values, module_size
+from .weight_names import count_rows, find_layout_remedy, fit_names, rename_head
 
 # Their published weights expect another normalization, which the model itself does where
 # ``transform_input`` is set.
@@ -23,25 +25,33 @@ _MODELS_WITH_TRANSFORM_INPUT = ("googlenet", "inception_v3")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
-def load_torchvision(name: str, weights: str | None = None) -> Classifier:
-    """Load a classifier of torchvision on the CPU in float32, by weights' name or file."""
+def load_torchvision(
+    name: str, tag_or_file: str | None = None, *, weights: WeightsKind | None = None
+) -> Classifier:
+    """Load a classifier of torchvision on the CPU in float32, by weights' tag or file."""
     # A file has the preprocessing of DEFAULT, or for another image size, of the first
     # published weights of that size.
     from torchvision import models
 
     published: dict[str, Any] = dict(models.get_model_weights(name).__members__)
-    if weights is None or weights in published:
-        closest = published[weights or "DEFAULT"]
+    if tag_or_file is None or tag_or_file in published:
+        closest = published[tag_or_file or "DEFAULT"]
         pretraining = closest.name
         title = f"torchvision:{name},{pretraining}"
         with download_errors(title, alternative=f"torchvision:{name},PATH"):
             model = _create(name, weights=closest, progress=False)
-        options = _options(name, model.state_dict())
+        check_finite_weights(model.state_dict(), model_name=title)
+        options = _options(name, model.state_dict(), _head_path(name, model))
     else:
-        title, pretraining = f"torchvision:{name},{weights}", Path(weights).stem
-        own = read_state_dict(Path(weights))
+        path = Path(tag_or_file)
+        title, pretraining = f"torchvision:{name},{tag_or_file}", path.stem
+        reference = build_without_memory(lambda: _create(name))
+        head = _head_path(name, reference)
+        own = read_state_dict(path, weights=weights)
         state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in own.items()}
-        options = _options(name, state)
+        state = fit_names(state, reference.state_dict().keys(), source=path)
+        state = rename_head(state, head, source=path)
+        options = _options(name, state, head)
         closest = _closest_weights(options, published)
         model = _create(name, **options)
         load_weights(model, state, model_name=title)
@@ -63,6 +73,8 @@ def load_torchvision(name: str, weights: str | None = None) -> Classifier:
 
 def build_encoder(architecture: Mapping[str, Any]) -> nn.Module:
     """Return an encoder of torchvision with random weights."""
+    source = "the architecture of torchvision"
+    check_arguments(architecture, TorchvisionArchitecture, source=source)
     model = _create(architecture["name"], **architecture["options"])
     model.requires_grad_(requires_grad=False).eval()
     return strip_head(model, architecture["head"])
@@ -108,23 +120,22 @@ def _create(name: str, **options: Any) -> nn.Module:
         return models.get_model(name, **options)
 
 
-def _options(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    head = _head_name(name)
-    if f"{head}.weight" not in state:
+def _options(name: str, state: Mapping[str, Tensor], head: str) -> dict[str, Any]:
+    if (classes := count_rows(state, head)) is None:
         raise ValueError(
-            f"These are not the weights of torchvision's {name}: {head}.weight is missing."
+            f"These are not the weights of torchvision's {name}: {head}.weight is missing; "
+            f"{find_layout_remedy(state.keys())}."
         )
-    options: dict[str, Any] = {"num_classes": len(state[f"{head}.weight"])}
+    options: dict[str, Any] = {"num_classes": classes}
     if name in _MODELS_WITH_TRANSFORM_INPUT:
         options["aux_logits"] = any(key.lower().startswith("aux") for key in state)
-    if (positions := state.get("encoder.pos_embedding")) is not None:
-        patch = state["conv_proj.weight"].shape[-1]
-        options["image_size"] = isqrt(positions.shape[1] - 1) * patch
+    positions, kernel = state.get("encoder.pos_embedding"), state.get("conv_proj.weight")
+    if positions is not None and kernel is not None and (positions.ndim, kernel.ndim) == (3, 4):
+        options["image_size"] = isqrt(max(positions.shape[1] - 1, 0)) * kernel.shape[-1]
     return options
 
 
-def _head_name(name: str) -> str:
-    model = build_without_memory(lambda: _create(name))
+def _head_path(name: str, model: nn.Module) -> str:
     linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError(f"torchvision's {name} has no linear head: choose another model.")

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeAlias
 
 from .figures.accuracy import accuracy_figure
-from .figures.charts import Figure
+from .figures.charts import Figure, rename_images
 from .figures.cka import cka_figure
 from .figures.concept_controls import concept_controls_figure
 from .figures.concepts import threshold_figure, venn_bars
@@ -42,7 +42,10 @@ class Exhibit:
         families = set(self.groups or ()) - CONTROL_TITLES.keys()
         if "main" in families:  # families without a group are shown with these
             families.add("")
-        return self.builder(grid.filter_groups(sorted(families)) if families else grid)
+        built = self.builder(grid.filter_groups(sorted(families)) if families else grid)
+        if isinstance(built, Figure) and grid.id_dataset:
+            return rename_images(built, grid.id_title)
+        return built
 
     def is_missed(self, grid: ResultsGrid) -> bool:
         """Return whether the study has models of its groups, so that it should be there."""

@@ -26,6 +26,18 @@ def format_fixed(value: float, *, digits: int = 2) -> str:
     return text.removeprefix("-") if is_zero else text.replace("-", MINUS)
 
 
+def format_significant(value: float, *, digits: int = 3) -> str:
+    """Return a number with some significant digits, for values that span decades.
+
+    >>> format_significant(0.05671), format_significant(0.000123), format_significant(4.56e7)
+    ('0.0567', '0.000123', '4.56e7')
+    """
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    if value and not -5 <= int(power) <= 5:
+        return f"{mantissa}e{int(power)}".replace("-", MINUS)
+    return format_fixed(value, digits=max(0, digits - 1 - int(power)))
+
+
 def format_percent(value: float, *, digits: int = 1) -> str:
     """Return a fraction in percent, with a space that does not break before the sign."""
     return f"{format_fixed(100 * value, digits=digits)}\N{NO-BREAK SPACE}%"
@@ -55,10 +67,12 @@ def quantity_formatter(quantity: Quantity, *, percent_sign: bool = True) -> Form
     """Return the formatter of a quantity's unit and decimals."""
     if quantity.unit == "count":
         return format_count
+    if (digits := quantity.decimals) is None:
+        return format_significant
     if quantity.unit == "":
-        return partial(format_fixed, digits=quantity.decimals)
+        return partial(format_fixed, digits=digits)
     has_sign = quantity.unit == "fraction" and percent_sign
-    return partial(format_percent if has_sign else format_points, digits=quantity.decimals)
+    return partial(format_percent if has_sign else format_points, digits=digits)
 
 
 def format_interval(estimate: Record | RmseGain | Correlation, show: Formatter) -> str:

@@ -54,7 +54,8 @@ class ConceptLabels:
         """Make labels from the image indices of each concept, in any order.
 
         Args:
-            positives: Indices of the images that show each concept, by the concept's name.
+            positives: Indices of the images that show each concept, or a boolean mask of shape
+                (image,), by the name of the concept.
             images: Number of images.
 
         Returns:
@@ -67,7 +68,7 @@ class ConceptLabels:
             >>> ConceptLabels.from_positives({"red": [3, 1]}, images=4).positives
             (array([1, 3]),)
         """
-        indices = (_as_image_indices(name, values) for name, values in positives.items())
+        indices = (_as_image_indices(name, values, images) for name, values in positives.items())
         return cls(tuple(positives), tuple(indices), images)
 
 
@@ -101,17 +102,24 @@ def sample_balanced(concepts: ConceptLabels, seed: int, *, diagnostics: bool) ->
     return BalancedSamples(np.array(probed), sets.positives[: len(probed)], sets, small)
 
 
-def _as_image_indices(name: object, values: Iterable[Any]) -> NDArray[np.int64]:
+def _as_image_indices(name: object, values: Iterable[Any], images: int) -> NDArray[np.int64]:
     if not isinstance(name, str):
         raise ValueError(f"Concept names must be strings, got {name!r}.")
     try:
         indices = np.asarray(values if isinstance(values, (Tensor, np.ndarray)) else list(values))
     except (TypeError, ValueError) as error:
         raise ValueError(f"Concept {name!r} must be indices of images: {error}") from error
+    if indices.dtype == bool and indices.shape == (images,):
+        return np.flatnonzero(indices)
     if indices.size and (indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer)):
         raise ValueError(
-            f"Concept {name!r} must be indices of images, got {indices.dtype} of shape "
-            f"{indices.shape}: convert a boolean mask with numpy.flatnonzero."
+            f"Concept {name!r} must be indices of images, or a boolean mask of shape ({images},), "
+            f"got {indices.dtype} of shape {indices.shape}."
+        )
+    if len(indices) > 2 and {*np.unique(indices)} <= {0, 1}:
+        raise ValueError(
+            f"Concept {name!r} has {len(indices)} entries that are all 0 or 1: give the indices of "
+            "its images, or a boolean mask."
         )
     return np.unique(indices).astype(np.int64)
 

@@ -1,6 +1,6 @@
 """Baselines of effective robustness, and their records."""
 
-import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +10,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ..data.accuracy_tables import parse_fraction
+from ..data.files import parse_table, read_text
 from ..data.registry import DATASETS, PAPER_SHIFTS, imagenet_wnids
 from ..lab.baselines import load_lab_baselines
 from ..lab.world import CLASS_FOLDERS
@@ -74,18 +76,35 @@ def load_baseline(name: str, base: Path = Path()) -> Baseline:
     """Load a baseline by name, or fit one on a file of results."""
     if name in NAMED_BASELINES:
         return get_baseline(name).baseline
-    path = base / Path(name).expanduser()
-    if path.suffix == ".csv" and path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = ("id_accuracy", "shift_accuracy")
-        if rows and {*names} <= rows[0].keys():
-            try:
-                columns = ([float(row[name]) for row in rows] for name in names)
-                return fit_baseline(*columns, name=path.stem)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"No baseline can be fitted on {path}: {error}") from error
-    return get_baseline(str(path) if path.exists() else name).baseline
+    path = base / os.path.expanduser(name)  # noqa: PTH111 (pathlib fails for an unknown user)
+    is_table = path.suffix == ".csv" and path.exists() and not path.is_dir()
+    pairs = _read_accuracy_pairs(path) if is_table else []
+    if not pairs:
+        return get_baseline(str(path) if path.exists() else name).baseline
+    try:
+        return fit_baseline(*zip(*pairs, strict=True), name=path.stem)
+    except ValueError as error:
+        raise ValueError(f"No baseline can be fitted on {path}: {error}") from error
+
+
+def _read_accuracy_pairs(path: Path) -> list[tuple[float, float]]:
+    """Return id_accuracy and shift_accuracy of each row, if a table has these columns."""
+    names = ("id_accuracy", "shift_accuracy")
+    (_, header), *rows = parse_table(read_text(path), path) or [(0, [])]
+    titles = [title.strip() for title in header]
+    if not {*names} <= {*titles}:
+        return []
+    places = [titles.index(name) for name in names]
+    pairs: list[tuple[float, float]] = []
+    for line, row in rows:
+        if len(row) <= max(places):
+            raise ValueError(f"{path} line {line} has too few cells: complete it.")
+        x, y = (
+            parse_fraction(row[place], f"{path} line {line}: {name}")
+            for name, place in zip(names, places, strict=True)
+        )
+        pairs.append((x, y))
+    return pairs
 
 
 def v2_mismatch_note(baseline: Baseline, shifts: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from .._progress import ProgressCallback, no_progress
 from ..activations import Activations, EncodeConfig, cached_activations
+from ..data.coverage import describe_coverage
+from ..data.image_set import ImageSet
 from ..models.classifier import Classifier
 from ..quantities import QUANTITIES, Measurement, Quantity, plugin_measurements
 from ..records import Record
@@ -144,9 +146,11 @@ _DIRECTION_QUANTITIES = (
     "singular_value", "head_importance", "encoder_importance", "importance", "importance_ratio",
     "decision_share", "flipped_predictions", "outlier_energy", "spearman_sigma_importance",
 )  # fmt: skip
+_ACCURACY = Measurement(_quantities("accuracy", "effective_robustness"), "labels", _accuracy)
+_KURTOSIS = Measurement(_quantities("activation_kurtosis"), "images", _kurtosis)
 MEASUREMENTS = (
-    Measurement(_quantities("accuracy", "effective_robustness"), "labels", _accuracy),
-    Measurement(_quantities("activation_kurtosis"), "images", _kurtosis),
+    _ACCURACY,
+    _KURTOSIS,
     Measurement(_quantities("outlier_share"), "images", _outliers),
     Measurement(_quantities(*_DIRECTION_QUANTITIES), "head", _directions),
     Measurement(_quantities("pruned_accuracy", "pruned_effective_robustness"), "labels", _pruning),
@@ -159,7 +163,8 @@ MEASUREMENTS = (
 """What a scan measures of a model, in the order of the paper's sections."""
 
 INTERPOLATION_MEASUREMENTS = (
-    *MEASUREMENTS[:2],
+    _ACCURACY,
+    _KURTOSIS,
     Measurement(_quantities("unique_concepts", "polysemanticity"), "concepts", _concept_counts),
 )
 """What the paper measures for interpolated models (Wise-FT, Appendix G)."""
@@ -184,10 +189,9 @@ def measure_model(  # noqa: PLR0913
     task = partial(progress, f"encode {classifier.name}")
     activations, skipped = _encode_sets(eval_sets, encode, task)
     notes = {
-        images.name: f"{len(skipped[images.name]):,} of {len(images):,} images of "
-        f"{images.name} could not be read and were skipped"
+        images.name: note
         for images in eval_sets.image_sets
-        if skipped[images.name]
+        if (note := _describe_limits(images, len(skipped[images.name])))
     }
     readable, batches = _exclude_skipped(eval_sets, skipped), _load_into_memory(activations)
     context = MeasureContext(classifier, readable, batches, baselines)
@@ -196,13 +200,23 @@ def measure_model(  # noqa: PLR0913
     for measurement in MEASUREMENTS if measurements is None else measurements:
         if context.supports(measurement.needs):
             records += (
-                _with_skip_note(record, measurement.needs, readable, notes)
+                _with_set_notes(record, measurement.needs, readable, notes)
                 for record in measurement.measure(context)
             )
     for name, plugin in plugins.items():
         if context.supports(plugin.needs):
-            records += _measure_plugin(name, plugin, context)
+            records += (
+                _with_set_notes(record, plugin.needs, readable, notes)
+                for record in _measure_plugin(name, plugin, context)
+            )
     return records
+
+
+def _describe_limits(images: ImageSet, n_skipped: int) -> str:
+    """Return what of a dataset is missing, and what could not be read; or an empty string."""
+    skipped = f"{n_skipped:,} of {len(images):,} images of {images.name} could not be read"
+    skipped = f"{skipped} and were skipped" if n_skipped else ""
+    return "; ".join(filter(None, (describe_coverage(images).note, skipped)))
 
 
 def _measure_plugin(name: str, plugin: Measurement, context: MeasureContext) -> list[Record]:
@@ -259,10 +273,10 @@ def _exclude_skipped(eval_sets: EvalSets, skipped: Mapping[str, tuple[int, ...]]
     return replace(readable, concepts=concepts and concepts.exclude(skipped[concepts.images.name]))
 
 
-def _with_skip_note(
+def _with_set_notes(
     record: Record, needs: str, eval_sets: EvalSets, notes: Mapping[str, str]
 ) -> Record:
-    """Add a note on skipped images of the sets that a record was computed from."""
+    """Add the notes of the sets that a record was computed from."""
     if needs == "concepts":
         names = [eval_sets.image_sets[-1].name]
     elif record.dataset != "shifts":
@@ -271,5 +285,5 @@ def _with_skip_note(
         names = [shift.name for shift in eval_sets.shifts]
         if record.quantity.endswith("effective_robustness"):
             names.insert(0, eval_sets.in_distribution.name)
-    skipped = [notes[name] for name in names if name in notes]
-    return replace(record, note=join_notes(record.note, *skipped)) if skipped else record
+    own = [notes[name] for name in names if name in notes]
+    return replace(record, note=join_notes(record.note, *own)) if own else record

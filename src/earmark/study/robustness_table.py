@@ -1,6 +1,5 @@
 """Effective robustness of all models with public or given accuracies."""
 
-import csv
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from .._io import atomic_write
+from .._text import format_csv
 from ..data.accuracy_tables import (
     V2_VARIANTS,
     ModelAccuracies,
@@ -220,11 +220,9 @@ def save_table(table: RobustnessTable, path: Path) -> None:
         if path.suffix == ".json":
             tmp_path.write_text(table_as_json(table) + "\n", encoding="utf-8")
             return
-        with tmp_path.open("w", encoding="utf-8", newline="") as file:
-            names = [field.name for field in fields(RobustnessRow)]
-            writer = csv.DictWriter(file, names, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in table.rows)
+        names = [field.name for field in fields(RobustnessRow)]
+        rows = ([*asdict(row).values()] for row in table.rows)
+        tmp_path.write_text(format_csv(names, rows), encoding="utf-8", newline="")
 
 
 @cache

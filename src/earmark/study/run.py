@@ -1,23 +1,33 @@
 """Run of a study: checked first, then unit by unit, resumed where it stopped."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from shutil import rmtree
 from typing import TYPE_CHECKING
 
-from .._io import atomic_write
+from .._io import atomic_write, lock_folder
 from .._progress import ProgressCallback, no_progress
 from ..engine import map_units
-from ..records import RECORDS_FILE, Records, write_records
+from ..records import RECORDS_FILE, SCAN_FILE, Record, Records, read_records, write_records
 from .availability import find_unavailable_models
 from .config import to_toml
-from .runner import Failure, RunConfig, StudyRunner, UnitResult
+from .runner import (
+    INTERPOLATED_FOLDER,
+    Failure,
+    RunConfig,
+    StudyRunner,
+    UnitResult,
+    interpolation_name,
+)
 from .units import StudyModel, StudyUnit, study_units
 
 if TYPE_CHECKING:
     from .config import StudyConfig
 
 CONFIG_FILE = "pool.toml"
+INCOMPLETE_FILE = "records-incomplete.parquet"
 
 
 @dataclass(frozen=True)
@@ -35,35 +45,109 @@ def run_units(
     """Measure every model of a study, once all are known to exist, and write the records."""
     if not run_config.data.is_dir():
         raise FileNotFoundError(f"No folder {run_config.data}: give the folder of images.")
+    if (run_config.out / SCAN_FILE).exists():
+        raise ValueError(f"{run_config.out} holds the results of a scan: give another folder.")
     check_models(run_config.study_config)
     units = study_units(run_config.study_config)
+    with lock_folder(run_config.out):
+        results = _run_units(run_config, units, engine, progress)
+        rmtree(run_config.out / INTERPOLATED_FOLDER, ignore_errors=True)  # of killed runs
+    failures = [failure for index in sorted(results) for failure in results[index].failures]
+    vacant = [model for unit in units for model in unit.models if model.origin == "vacant"]
+    return StudyOutput(_merge_records(results), failures, vacant)
+
+
+def _run_units(
+    run_config: RunConfig, units: Sequence[StudyUnit], engine: str, progress: ProgressCallback
+) -> dict[int, UnitResult]:
+    """Run all units, and write the records of those that are done after each."""
     run_unit = StudyRunner(run_config, progress).run_unit
     if engine != "local":
         run_unit = partial(_run_remote, run_config)
     results: dict[int, UnitResult] = {}
-    # The records of a finished run stay until all is done again.
-    is_finished = (run_config.out / CONFIG_FILE).exists()
+    writer = _RecordsWriter(run_config, units)
     progress("study the pool", 0, len(units))
     gpus = int(run_config.device.startswith("cuda"))
     for index, result in map_units(run_unit, units, engine=engine, gpus=gpus):
         results[index] = result
+        for text in result.warnings:
+            warnings.warn(text, stacklevel=3)
         progress("study the pool", len(results), len(units))
-        if not is_finished and len(results) < len(units):  # for a report before the end
-            write_records(run_config.out / RECORDS_FILE, _merge_records(results))
-    records = _merge_records(results)
-    write_records(run_config.out / RECORDS_FILE, records)
-    config = run_config.study_config.with_absolute_paths()
-    with atomic_write(run_config.out / CONFIG_FILE) as tmp_path:
-        tmp_path.write_text(to_toml(config), encoding="utf-8")
-    failures = [failure for index in sorted(results) for failure in results[index].failures]
-    vacant = [model for unit in units for model in unit.models if model.origin == "vacant"]
-    return StudyOutput(records, failures, vacant)
+        if len(results) < len(units):  # for a report before the end
+            writer.write_part(_merge_records(results))
+    n_failures = sum(len(result.failures) for result in results.values())
+    writer.write(_merge_records(results), n_failures)
+    return results
+
+
+class _RecordsWriter:
+    """Writer of a study's records, which never replaces records by fewer of the same models."""
+
+    def __init__(self, run_config: RunConfig, units: Sequence[StudyUnit]) -> None:
+        self._run_config = run_config
+        self._path = run_config.out / RECORDS_FILE
+        self._names = _record_names(units, run_config.study_config.alphas)
+        self._before = self._read_before()
+
+    def _read_before(self) -> Records:
+        if not self._path.exists():
+            return Records()
+        try:
+            return read_records(self._path)
+        except ValueError as error:
+            warnings.warn(f"{error} This run replaces it.", stacklevel=5)
+            return Records()
+
+    def write_part(self, records: Records) -> None:
+        """Write the records of some units, unless the file has others of the same models."""
+        if not self._find_lost(records):
+            write_records(self._path, records)
+
+    def write(self, records: Records, n_failures: int) -> None:
+        """Write the records of all units and the pool; after failures, next to fuller ones."""
+        out, config = self._run_config.out, self._run_config.study_config
+        if n_failures and (lost := self._find_lost(records)):
+            write_records(out / INCOMPLETE_FILE, records)
+            warnings.warn(
+                f"{self._path} stays as it was, since {n_failures} tasks failed and it has "
+                f"{len(lost):,} records that this run lacks. The records of this run are in "
+                f"{out / INCOMPLETE_FILE}.",
+                stacklevel=4,
+            )
+            return
+        write_records(self._path, records)
+        (out / INCOMPLETE_FILE).unlink(missing_ok=True)
+        with atomic_write(out / CONFIG_FILE) as tmp_path:
+            tmp_path.write_text(to_toml(config.with_absolute_paths()), encoding="utf-8")
+
+    def _find_lost(self, records: Records) -> list[Record]:
+        """Return the records from before whose model, quantity and images are not in these."""
+        kinds = {_record_kind(record) for record in records}
+        return [
+            record
+            for record in self._before
+            if record.model in self._names and _record_kind(record) not in kinds
+        ]
+
+
+def _record_kind(record: Record) -> tuple[str, ...]:
+    return record.model, record.quantity, record.dataset, record.variant
+
+
+def _record_names(units: Sequence[StudyUnit], alphas: Sequence[float]) -> set[str]:
+    """Return the names under which the records of some units stand."""
+    names = {model.name for unit in units for model in unit.models}
+    families = [unit for unit in units if unit.second is not None]
+    return names | {interpolation_name(unit, alpha) for unit in families for alpha in alphas}
 
 
 def _run_remote(run_config: RunConfig, unit: StudyUnit) -> UnitResult:
     """Run a unit in a process of its own, where Ray shows no GPU but the unit's."""
     device = run_config.device.partition(":")[0]
-    return StudyRunner(replace(run_config, device=device)).run_unit(unit)
+    with warnings.catch_warnings(record=True) as caught:
+        result = StudyRunner(replace(run_config, device=device)).run_unit(unit)
+    result.warnings.extend(dict.fromkeys(str(warning.message) for warning in caught))
+    return result
 
 
 def check_models(config: "StudyConfig") -> None:

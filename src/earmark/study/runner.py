@@ -1,5 +1,6 @@
 """Runner of a study: one unit at a time, from its models to their records."""
 
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from ..data.image_folder import list_folders
 from ..models._quiet import one_line
 from ..models.classifier import Classifier
 from ..models.factory import load_model
-from ..records import Record, Records, read_key, read_records, write_records
+from ..records import Record, Records, read_keyed_records, read_records, write_records
 from ..signatures.effective_robustness import Baseline
 from ..training.image_run import ComputeConfig, run_key, train_on_images
 from ..training.image_stream import find_train_data, training_folder
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .config import Cka, Overrides, StudyConfig
 
 RECORDS_FOLDER = "records"
+INTERPOLATED_FOLDER = "along"  # of activations that are deleted once they are measured
 _MODEL_ERRORS = (ValueError, OSError, RuntimeError)  # of one model; the study goes on
 _VERBS = {"loaded": "load", "finetuned": "finetune", "trained": "train", "untrained": "make"}
 
@@ -65,10 +67,11 @@ class Failure:
 
 @dataclass
 class UnitResult:
-    """Records and failures of one study unit, filled as the unit runs."""
+    """Records, failures and warnings of one study unit, filled as the unit runs."""
 
     records: list[Record]
     failures: list[Failure]
+    warnings: list[str] = field(default_factory=list[str])  # of a unit in another process
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ class StudyRunner:
             )
         baselines = self._baselines(zero_shot, eval_sets).baselines
         name = interpolation_name(unit, alpha)
-        store = self._config.out / "along" / slug(name)
+        store = self._config.out / INTERPOLATED_FOLDER / slug(name)
 
         def compute() -> list[Record]:
             model = replace(interpolate_classifiers(zero_shot, finetuned, alpha), name=name)
@@ -293,10 +296,14 @@ class StudyRunner:
     def _cached_records(
         self, name: str, key: str, compute: Callable[[], Sequence[Record]]
     ) -> Records:
-        """Read the records of a key; compute and write them if there are none."""
+        """Read the records of a key; compute and write them if there are none, or damaged ones."""
         path = records_file(self._config.out, name)
-        if read_key(path) != key:
-            write_records(path, compute(), key=key)
+        try:
+            if (records := read_keyed_records(path, key)) is not None:
+                return records
+        except ValueError as error:
+            warnings.warn(f"{error} What it held is measured again.", stacklevel=2)
+        write_records(path, compute(), key=key)
         return read_records(path)
 
 

@@ -25,6 +25,7 @@ from ..training.linear_probe import linear_probe
 from .baselines import AvailableBaselines, baselines_for
 from .eval_sets import CONCEPT_FOLDERS, EvalSets, find_eval_sets
 from .measure import measure_model
+from .run import CONFIG_FILE
 from .summary import SummaryRow, summarize_records
 
 
@@ -86,6 +87,8 @@ class ScanOutput:
 
 def scan_model(config: ScanConfig, *, progress: ProgressCallback = no_progress) -> ScanOutput:
     """Load a model, find its images, measure what they support, and write the records."""
+    if (config.out / CONFIG_FILE).exists():
+        raise ValueError(f"{config.out} holds the results of a study: give another folder.")
     classifier = _load_classifier(config, progress)
     eval_sets = find_eval_sets(
         classifier,

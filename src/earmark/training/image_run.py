@@ -2,8 +2,9 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .._io import atomic_write
+from .._io import atomic_write, lock_folder, read_json
 from .._progress import ProgressCallback, no_progress
 from ..data.image_set import ImageSet
 from ..data.loader import LoadedBatch, load_batches
@@ -76,14 +77,36 @@ def train_on_images(
     recipe.steps(len(train_data.train))
     identity = _run_identity(start, train_data, recipe, compute_config)
     _check_folder(out, identity)
-    if not (out / MODEL_FILE).is_file():
-        device, precision = compute_config.device, compute_config.precision
-        with make_accelerator(device, precision) as accelerator:
-            run = _TrainingRun(
-                start, train_data, recipe, out, compute_config, identity, accelerator
-            )
-            run.train(progress if accelerator.is_main_process else no_progress)
-    return replace(load_classifier(out / MODEL_FILE), name=start.name, role=start.role)
+    if (trained := _read_model(out)) is None:
+        with _lock_run(out):
+            if (trained := _read_model(out)) is None:  # nor did another process just finish it
+                device, precision = compute_config.device, compute_config.precision
+                with make_accelerator(device, precision) as accelerator:
+                    run = _TrainingRun(
+                        start, train_data, recipe, out, compute_config, identity, accelerator
+                    )
+                    run.train(progress if accelerator.is_main_process else no_progress)
+                trained = load_classifier(out / MODEL_FILE)
+    return replace(trained, name=start.name, role=start.role)
+
+
+def _read_model(out: Path) -> Classifier | None:
+    """Return the model of a finished run; None, with a warning, if its file is damaged."""
+    path = out / MODEL_FILE
+    if not path.is_file():
+        return None
+    try:
+        read_tensors(path)
+    except ValueError as error:
+        warnings.warn(f"{error} The model is trained again.", stacklevel=3)
+        return None
+    return load_classifier(path)
+
+
+def _lock_run(out: Path) -> AbstractContextManager[None]:
+    """Lock the folder of a run; under torchrun the first process does so for all."""
+    is_other_process = "LOCAL_RANK" in os.environ and os.environ.get("RANK", "0") != "0"
+    return nullcontext() if is_other_process else lock_folder(out)
 
 
 @dataclass(frozen=True)
@@ -196,19 +219,30 @@ class _TrainingRun:
 
     def _resume(self, trainer: Trainer) -> int:
         """Load the last checkpoint, if there is one; return the number of steps made."""
-        path = self.out / CHECKPOINT_FILE
-        if not path.is_file():
+        if (checkpoint := self._read_checkpoint()) is None:
             if self.is_main:
                 with atomic_write(self.out / RUN_FILE) as tmp_path:
                     tmp_path.write_text(json.dumps(self.identity, indent=2), "utf-8")
             return 0
-        tensors, description = read_tensors(path)
+        tensors, description = checkpoint
+        trainer.load_state(tensors)
+        return int(description["step"])
+
+    def _read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the last checkpoint; None, with a warning, if it is damaged."""
+        path = self.out / CHECKPOINT_FILE
+        if not path.is_file():
+            return None
+        try:
+            tensors, description = read_tensors(path)
+        except ValueError as error:
+            warnings.warn(f"{error} The run starts anew.", stacklevel=5)
+            return None
         if description.get("run") != self.identity:
             raise ValueError(
                 f"{path} is of another training run: remove it, or give another folder."
             )
-        trainer.load_state(tensors)
-        return int(description["step"])
+        return tensors, description
 
     def _save_checkpoint(self, trainer: Trainer, step: int, log: RunLog) -> None:
         if self.is_main:
@@ -305,7 +339,7 @@ def _check_folder(out: Path, identity: dict[str, Any]) -> None:
     if existing[0] != RUN_FILE:
         raise ValueError(f"{out} holds a {existing[0]} of no known run: use another folder.")
     try:
-        before = json.loads((out / RUN_FILE).read_text("utf-8"))
+        before = read_json(out / RUN_FILE)
         changed = [key for key, value in identity.items() if before.get(key) != value]
     except (ValueError, AttributeError):
         changed = [f"{RUN_FILE}, which cannot be read"]

@@ -2,14 +2,16 @@
 
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from io import TextIOWrapper
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from .._io import parse_json, read_bytes
 from ..models._quiet import quiet
 
 LOG_FILENAME = "log.jsonl"
@@ -77,22 +79,33 @@ def check_wandb(*, required: bool) -> None:
 
 def read_log(out: Path) -> list[dict[str, float | int]]:
     """Return the entries in a run's folder, without a last line that was cut off."""
-    return [json.loads(line) for line in _complete_lines((out / LOG_FILENAME).read_bytes())]
+    path = out / LOG_FILENAME
+    return [*_parse_lines(_complete_lines(read_bytes(path)), path)]
 
 
 def _complete_lines(content: bytes) -> list[bytes]:
     return content.splitlines(keepends=True)[: content.count(b"\n")]
 
 
+def _parse_lines(lines: Sequence[bytes], path: Path) -> Iterator[dict[str, float | int]]:
+    for number, line in enumerate(lines, start=1):
+        source = f"Line {number} of {path}"
+        entry = parse_json(line, source=source)
+        if not (isinstance(entry, dict) and "step" in entry and _has_numbers(entry)):
+            raise ValueError(f"{source} is no entry of a log: remove it.")
+        yield entry
+
+
+def _has_numbers(entry: dict[str, Any]) -> bool:
+    return all(isinstance(value, int | float) for value in entry.values())
+
+
 @contextmanager
 def _reopen_log(path: Path, start_step: int) -> Generator[TextIOWrapper]:
-    with path.open("ab+") as file:
-        file.seek(0)
-        size = 0
-        for line in _complete_lines(file.read()):
-            if json.loads(line)["step"] > start_step:
-                break
-            size += len(line)
+    lines = _complete_lines(read_bytes(path)) if path.exists() else []
+    kept = takewhile(lambda entry: entry["step"] <= start_step, _parse_lines(lines, path))
+    size = sum(len(line) for line, _ in zip(lines, kept, strict=False))
+    with path.open("ab") as file:
         file.truncate(size)
         with TextIOWrapper(file, encoding="utf-8", newline="\n") as text_file:
             yield text_file

@@ -1,6 +1,5 @@
 """Validation of datasets with one folder of images per class."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,18 +10,20 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ..coverage import Coverage
+from ..files import first_names, pluralize
 from ..image_folder import (
+    count_from_1,
     find_closest_class,
-    is_folder,
-    is_image_name,
-    is_special,
+    list_files,
     list_folders,
     list_images,
+    walk_files,
 )
 from ..image_set import ImageSet, decode
 from ..imagenet_val import VAL_PREFIX
-from ..registry import DatasetInfo, imagenet_wnids, objectnet_labels
-from .report import DecodePool, Fix, Issue, Report, find_unreadable_images, first_names, pluralize
+from ..registry import RESPLIT_SUBSETS, SUBSETS, DatasetInfo, imagenet_wnids, objectnet_labels
+from .report import DecodePool, Fix, Issue, Report, find_unreadable_images
 
 CLASS_NUMBERS = tuple(map(str, range(1000)))
 # The first validation images. By the development kit's numbers, or by numbers sorted as
@@ -30,6 +31,10 @@ CLASS_NUMBERS = tuple(map(str, range(1000)))
 FIRST_IMAGE_WNIDS = ("n01751748", "n09193705", "n02105855", "n04263257", "n03125729")
 
 _CUSTOM_TITLE = "your own images"
+_FROM_1_REMEDY = (
+    "count the folders from 0, not from 1; if these are the development kit's numbers, name each "
+    "folder by its wnid"
+)
 _MAX_SUGGESTIONS = 50  # comparing with 1,000 names takes some ms
 _BORDER_SAMPLE_SIZE = 50
 _COLOR_TOLERANCE = 32  # of 256 levels, since copies may be JPEG
@@ -43,18 +48,13 @@ class Tree:
     root: Path
     images: Mapping[str, tuple[str, ...]]
     other_names: Mapping[str, tuple[str, ...]]
-    loose_files: tuple[str, ...]
+    loose_images: tuple[str, ...]  # beside the class folders
 
     @property
     def image_files(self) -> tuple[str, ...]:
         """Paths of the images in class folders, relative to the root."""
         folders = self.images.items()
         return tuple(f"{name}/{image}" for name, images in folders for image in images)
-
-    @property
-    def loose_images(self) -> tuple[str, ...]:
-        """Names of the images beside the class folders."""
-        return tuple(filter(is_image_name, self.loose_files))
 
     def exclude(self, names: Collection[str]) -> "Tree":
         """Return the tree without some of its class folders."""
@@ -68,21 +68,10 @@ def read_tree(root: Path) -> Tree:
     images: dict[str, tuple[str, ...]] = {}
     other_names: dict[str, tuple[str, ...]] = {}
     for name in list_folders(root):
-        files, folders = _list_files(root / name), list_folders(root / name)
-        images[name] = tuple(i for i in list_images(root / name) if i not in folders)
-        other_names[name] = tuple(sorted({*folders, *files} - {*images[name]}))
-    return Tree(root, images, other_names, _list_files(root))
-
-
-def _list_files(folder: Path) -> tuple[str, ...]:
-    """List files and broken links, but no pipes and the like."""
-    with os.scandir(folder) as entries:
-        files = [
-            entry.name
-            for entry in entries
-            if not (is_folder(entry) or is_special(entry) or entry.name.startswith("."))
-        ]
-    return tuple(sorted(files))
+        own_images, others = list_files(root / name)
+        images[name] = tuple(own_images)
+        other_names[name] = tuple(sorted([*list_folders(root / name), *others]))
+    return Tree(root, images, other_names, tuple(list_images(root)))
 
 
 def expected_class_names(dataset: DatasetInfo, names: Collection[str]) -> tuple[str, ...]:
@@ -144,40 +133,48 @@ class ClassFolders:
         self._border_sample = _sample_border_images(self._images)
         self.steps = len(files) + len(self._border_sample)
 
-    def run(self, pool: DecodePool) -> Report:
-        """Find every issue."""
+    def run(self, pool: DecodePool, *, is_subset: bool = False) -> Report:
+        """Find every issue; of a deliberate subset, what is missing is none."""
         sizes = dict.fromkeys(self._classes, 0)
         for name, klass in self._class_of.items():
             if klass:
                 sizes[klass] += len(self._tree.images[name])
         folders = {klass: name for name, klass in self._class_of.items() if klass}
         issues = (
-            *self._location_issues(),
-            *self._name_issues(),
+            *self._location_issues(is_subset=is_subset),
+            *self._name_issues(is_subset=is_subset),
             *_empty_folders_issue(self._used),
             *_stray_files_issue(self._used),
-            *find_count_issues(self._dataset, self._root, sizes, folders=folders),
+            *find_count_issues(
+                self._dataset, self._root, sizes, folders=folders, is_subset=is_subset
+            ),
             *self._order_issues(),
             *find_unreadable_images(self._images, pool),
             *_find_border_issues(self._images, self._border_sample, pool),
         )
+        n_images = sum(sizes.values())
+        notes = [*self._notes()]
+        if is_subset:
+            notes += subset_notes(self._dataset, len(folders), n_images)
         return Report(
             self._dataset.id,
             self._dataset.title,
             self._root,
-            sum(sizes.values()),
+            n_images,
             self._dataset.n_images,
             issues,
-            tuple(self._notes()),
+            tuple(notes),
         )
 
-    def _location_issues(self) -> Iterator[Issue]:
-        if self._expected_title:
+    def _location_issues(self, *, is_subset: bool) -> Iterator[Issue]:
+        if self._expected_title and not (is_subset and self._dataset.id in SUBSETS):
             titles = f"{self._dataset.title}, not {self._expected_title}"
             remedy = f"It holds {titles}: move it to its own folder."
+            if self._dataset.id in SUBSETS:
+                remedy = f"It holds {titles}: give --subset if it is meant, or move it."
             yield Issue("place", f"{self._root}: {remedy}", (Fix(self._root, remedy),))
 
-    def _name_issues(self) -> Iterator[Issue]:
+    def _name_issues(self, *, is_subset: bool) -> Iterator[Issue]:
         class_of, n_folders = self._class_of.items(), Counter(self._class_of.values())
         misnamed = {
             name: klass
@@ -188,8 +185,9 @@ class ClassFolders:
         missing = [name for name in self._classes if name not in n_folders]
         yield from _misnamed_issue(self._root, misnamed)
         yield from _extra_folders_issue(self._root, extra, self._classes)
-        if missing:
-            yield _class_issue("missing-class", self._root, missing, "is missing: add it.")
+        if missing and not is_subset:
+            remedy = "is missing: add it, or give --subset if a part is meant."
+            yield _class_issue("missing-class", self._root, missing, remedy)
 
     def _order_issues(self) -> Iterator[Issue]:
         if self._dataset.id == "imagenet" and self._classes is not CLASS_NUMBERS:
@@ -203,7 +201,17 @@ class ClassFolders:
                 "The class folders are numbered: earmark reads their names as numbers; in "
                 "the order of strings, 10 would come before 2."
             )
+            if "0" not in self._class_of.values():
+                yield (
+                    "No class folder is called 0: if they are counted from 1, rename each to its "
+                    "number less one."
+                )
         name, dataset = self._root.resolve().name, self._dataset
+        if dataset.id in SUBSETS:
+            n_classes = pluralize(len(self._classes), "class")
+            yield f"{n_classes} of ImageNet's 1,000: a head of all of them chooses among 1,000."
+        if dataset.folder.partition("/")[0] in RESPLIT_SUBSETS:
+            yield "Most of its images, also for validation, are of ImageNet's training set."
         if dataset.alternatives and dataset.variant.split("-")[0] not in name:
             yield f"The name {name} does not tell which variant of {dataset.title} this is."
         if self._unused:
@@ -212,6 +220,13 @@ class ClassFolders:
         if self._tree.loose_images:
             images = pluralize(len(self._tree.loose_images), "image")
             yield f"{images} beside the class folders: not read."
+
+
+def subset_notes(dataset: DatasetInfo, n_classes: int, n_images: int) -> list[str]:
+    """Return a note on how much of a dataset is there, unless all is."""
+    n_expected = len(dataset.class_ids)
+    note = Coverage(dataset.title, n_images, dataset.n_images, n_classes, n_expected).note
+    return [f"A subset: {note}."] if note else []
 
 
 def _misnamed_issue(root: Path, class_of: Mapping[str, str]) -> Iterator[Issue]:
@@ -235,12 +250,15 @@ def _extra_folders_issue(
         name: f" (nearest: {find_closest_class(name, classes)})"
         for name in names[:_MAX_SUGGESTIONS]
     }
+    from_1 = classes is CLASS_NUMBERS and "1000" in names and not (root / "0").exists()
+    remedy = _FROM_1_REMEDY if from_1 else "rename or remove"
     fixes = tuple(
-        Fix(root / name, f"It is no class{hints.get(name, '')}: rename or remove it.")
+        Fix(
+            root / name,
+            f"It is no class{hints.get(name, '')}: {remedy if from_1 else f'{remedy} it'}.",
+        )
         for name in names
     )
-    from_1 = classes is CLASS_NUMBERS and "1000" in names and not (root / "0").exists()
-    remedy = "count the folders from 0, not from 1" if from_1 else "rename or remove"
     listed = first_names([f"{name}{hints.get(name, '')}" for name in names])
     text = f"{pluralize(len(names), 'folder')} of no class: {listed}: {remedy}."
     yield Issue("extra-class", text, fixes)
@@ -275,12 +293,15 @@ def find_count_issues(
     sizes: Mapping[str, int],
     *,
     folders: Mapping[str, str] | None = None,
+    is_subset: bool = False,
 ) -> Iterator[Issue]:
     """Compare the number of images with the known one, in total and by class."""
     # empty classes count in the total alone: they have an issue of their own
     total, each = sum(sizes.values()), dataset.images_per_class
     wrong = {klass: size for klass, size in sizes.items() if each and size not in {0, each}}
-    if total == dataset.n_images and not wrong:
+    if is_subset:  # which may lack images, too
+        wrong = {klass: size for klass, size in wrong.items() if size > (each or 0)}
+    if not wrong and (total == dataset.n_images or (is_subset and total < dataset.n_images)):
         return
     text = f"{pluralize(total, 'image')}, expected {dataset.n_images:,}"
     fewer = [f"{klass}: {size}" for klass, size in wrong.items() if size < (each or 0)]
@@ -353,23 +374,37 @@ class CustomImages:
 
     def __init__(self, tree: Tree, *, expected_title: str = "") -> None:
         self._tree, self._expected_title = tree, expected_title
-        self._images = ImageSet("own", tree.root, tree.image_files or tree.loose_images)
+        # without class folders, images are read at any depth
+        files = tree.image_files or tuple(walk_files(tree.root)[0])
+        self._images = ImageSet("own", tree.root, files)
         self.steps = len(self._images)
 
-    def run(self, pool: DecodePool) -> Report:
-        """Find the images that cannot be read."""
+    def run(self, pool: DecodePool, *, is_subset: bool = False) -> Report:
+        """Find the images that cannot be read; a subset of one's own images is whole."""
         n_images = len(self._images)
         if not n_images:
             return self._empty_report()
-        n_classes = sum(map(bool, self._tree.images.values()))
-        classes = pluralize(n_classes, "class") if n_classes else "No class folder"
-        notes = [f"{classes} and {pluralize(n_images, 'image')}."]
-        if self._expected_title:
-            notes.append(f"The folder is {self._expected_title}'s, but has other classes.")
-        empty = _empty_folders_issue(self._tree) if n_classes else ()
+        is_sorted = bool(self._tree.image_files)
+        empty = _empty_folders_issue(self._tree) if is_sorted else ()
         issues = (*empty, *find_unreadable_images(self._images, pool))
         root = self._tree.root
-        return Report("", _CUSTOM_TITLE, root, n_images, None, issues, tuple(notes))
+        return Report("", _CUSTOM_TITLE, root, n_images, None, issues, tuple(self._notes()))
+
+    def _notes(self) -> Iterator[str]:
+        tree, n_images = self._tree, pluralize(len(self._images), "image")
+        if not tree.image_files:
+            yield f"No class folder and {n_images}."
+            return
+        yield f"{pluralize(sum(map(bool, tree.images.values())), 'class')} and {n_images}."
+        if self._expected_title:
+            yield f"The folder is {self._expected_title}'s, but has other classes."
+        if {*tree.images} <= {*imagenet_wnids()}:
+            yield "The classes are of ImageNet's 1,000: a head of all of them chooses among 1,000."
+        if count_from_1(tree.images, len(tree.images)):
+            yield f"The folders are numbered from 1 to {len(tree.images)}: so they are counted."
+        others = [f"{name}/{other}" for name, own in tree.other_names.items() for other in own]
+        if left_out := [*others, *tree.loose_images]:
+            yield f"Not read: {len(left_out):,} files and folders ({first_names(left_out)})."
 
     def _empty_report(self) -> Report:
         root, title = self._tree.root, self._expected_title

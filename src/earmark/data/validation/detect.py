@@ -8,17 +8,12 @@ from math import log
 from pathlib import Path
 
 from .. import registry
+from ..broden import is_broden
 from ..image_folder import candidate_roots, list_folders
 from ..imagenet_val import is_flat_val
 from ..registry import DatasetInfo
 from ..webdataset import has_shards
-from .annotations import (
-    BrodenTables,
-    LabeledImages,
-    is_broden,
-    make_flat_val_check,
-    make_shard_check,
-)
+from .annotations import BrodenTables, LabeledImages, make_flat_val_check, make_shard_check
 from .class_folders import (
     CLASS_NUMBERS,
     ClassFolders,
@@ -32,15 +27,20 @@ from .report import DecodePool, Report
 
 DatasetCheck = ClassFolders | LabeledImages | BrodenTables | CustomImages
 _MIN_OVERLAP = 0.5  # of two sets of names, to call them the same
+_MIN_SUBSET_OVERLAP = 0.9  # with a known subset, of which others may have picked a part
 
 
 def check_datasets(
-    root: Path, *, progress: Callable[[int, int], object] | None = None, workers: int | None = None
+    root: Path,
+    *,
+    is_subset: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+    workers: int | None = None,
 ) -> tuple[Report, ...]:
     """Return a report on each dataset in a folder; every image is decoded."""
     # The folder may hold several datasets or be one, whatever its name: a dataset is identified by
     # its class folders, its counts or its tables. There is one report on images of no known
-    # dataset, and on a folder without images.
+    # dataset, and on a folder without images. A deliberate subset may lack classes and images.
     if not root.is_dir():
         raise FileNotFoundError(f"No folder {root}: give the folder of a dataset.")
     check = _identify(root)
@@ -49,7 +49,7 @@ def check_datasets(
     steps = sum(check.steps for check in checks)
     with ThreadPoolExecutor(workers or os.cpu_count()) as executor:
         pool = DecodePool(executor, steps, progress)
-        return tuple(check.run(pool) for check in checks)
+        return tuple(check.run(pool, is_subset=is_subset) for check in checks)
 
 
 def _make_checks_below(root: Path) -> dict[Path, DatasetCheck]:
@@ -136,8 +136,7 @@ def _identify_tree(tree: Tree) -> DatasetInfo | None:
     class_set = _closest_class_set(tree.images)
     if class_set is None:
         return None
-    datasets = registry.DATASETS.values()
-    candidates = [dataset for dataset in datasets if dataset.class_set == class_set]
+    candidates = [dataset for dataset in _known_datasets() if dataset.class_set == class_set]
     n_images = len(tree.image_files)
     exact = [dataset for dataset in candidates if dataset.n_images == n_images]
     candidates = exact or candidates
@@ -149,10 +148,15 @@ def _identify_tree(tree: Tree) -> DatasetInfo | None:
 
 
 def _closest_class_set(names: Collection[str]) -> str | tuple[str, ...] | None:
-    """Return the class set with the largest overlap with some names, if that is half."""
+    """Return the class set with the largest overlap with some names, if that is enough."""
+    subsets = {subset.class_set for subset in registry.SUBSETS.values()}
     overlaps = [(_name_overlap(names, classes), key) for key, classes in _class_sets()]
-    overlap, class_set = max(overlaps, key=lambda pair: pair[0])
-    return class_set if overlap >= _MIN_OVERLAP else None
+    fitting = [
+        (overlap, key)
+        for overlap, key in overlaps
+        if overlap >= (_MIN_SUBSET_OVERLAP if key in subsets else _MIN_OVERLAP)
+    ]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
 
 def _name_overlap(names: Collection[str], classes: frozenset[str]) -> float:
@@ -163,9 +167,14 @@ def _name_overlap(names: Collection[str], classes: frozenset[str]) -> float:
 
 @cache
 def _class_sets() -> tuple[tuple[str | tuple[str, ...], frozenset[str]], ...]:
-    class_sets = {d.class_set: d.class_ids for d in registry.DATASETS.values()}
+    class_sets = {dataset.class_set: dataset.class_ids for dataset in _known_datasets()}
     return (
         *((key, frozenset(names)) for key, names in class_sets.items()),
         ("imagenet", frozenset(CLASS_NUMBERS)),
         ("objectnet", frozenset(registry.objectnet_labels())),
     )
+
+
+def _known_datasets() -> tuple[DatasetInfo, ...]:
+    """Return all datasets, with the known subsets of ImageNet."""
+    return (*registry.DATASETS.values(), *registry.SUBSETS.values())

@@ -6,13 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..._io import atomic_write
+from ..decode import PIXEL_LIMIT_VARIABLE
+from ..files import first_names, pluralize
 from ..image_set import ImageSet, UnreadableImage
 
-_MAX_NAMES = 3
-_ESCAPES = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
+# control characters, which would end a line or steer a terminal
+_ESCAPES = str.maketrans({
+    **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))},
+    "\t": r"\t",
+    "\n": r"\n",
+    "\r": r"\r",
+})
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Report:
 def write_fix_list(path: Path, reports: Iterable[Report]) -> int:
     """Write KIND, PATH, REMEDY per fix, separated by tabs; return the number of lines."""
     lines = [
-        "\t".join(text.translate(_ESCAPES) for text in (issue.kind, str(fix.path), fix.remedy))
+        "\t".join(map(escape_controls, (issue.kind, str(fix.path), fix.remedy)))
         for report in reports
         for issue in report.issues
         for fix in issue.fixes
@@ -60,26 +67,13 @@ def write_fix_list(path: Path, reports: Iterable[Report]) -> int:
     return len(lines)
 
 
-def first_names(names: Sequence[object]) -> str:
-    """Return the first three names and the number of the others.
+def escape_controls(text: str) -> str:
+    r"""Return a text with its control characters as escapes.
 
-    >>> first_names(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
+    >>> escape_controls("a\x1b[31m\tb")
+    'a\\x1b[31m\\tb'
     """
-    shown = ", ".join(map(str, names[:_MAX_NAMES]))
-    return f"{shown} and {len(names) - _MAX_NAMES} more" if names[_MAX_NAMES:] else shown
-
-
-def pluralize(number: int, noun: str) -> str:
-    """Return a number and its noun.
-
-    >>> pluralize(1, "class folder"), pluralize(1200, "class"), pluralize(0, "entry")
-    ('1 class folder', '1,200 classes', '0 entries')
-    """
-    if number == 1:
-        return f"1 {noun}"
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun[:-1] + 'ies' if noun.endswith('y') else plural}"
+    return text.translate(_ESCAPES)
 
 
 Item = TypeVar("Item")
@@ -114,27 +108,47 @@ class DecodePool:
 
 
 def find_unreadable_images(images: ImageSet, pool: DecodePool) -> tuple[Issue, ...]:
-    """Open each image, and return at most one issue that lists those that fail."""
+    """Open each image; return one issue of the broken ones, and one of those that are too large."""
     errors = pool.map_items(lambda image: _decode_error(images, image), range(len(images)))
-    broken = {image: error for image, error in enumerate(errors) if error}
-    if not broken:
-        return ()
-    fixes = (Fix(images.path(i), f"{error}: replace it.") for i, error in broken.items())
-    names = first_names([images.files[image] for image in broken])
-    text = f"{pluralize(len(broken), 'image')} cannot be read ({names}): replace them."
-    return (Issue("unreadable", text, tuple(fixes)),)
+    found = {image: error for image, error in enumerate(errors) if error}
+    large = [image for image, error in found.items() if PIXEL_LIMIT_VARIABLE in error]
+    broken = [image for image in found if image not in {*large}]
+    raise_limit = f"raise {PIXEL_LIMIT_VARIABLE} or replace them"
+    return tuple(
+        Issue(
+            kind,
+            f"{pluralize(len(members), 'image')} {problem} "
+            f"({first_names([images.files[image] for image in members])}): {remedy}.",
+            tuple(Fix(images.path(image), found[image]) for image in members),
+        )
+        for kind, members, problem, remedy in (
+            ("unreadable", broken, "cannot be read", "replace them"),
+            ("large", large, "cannot be read, for too many pixels", raise_limit),
+        )
+        if members
+    )
 
 
 def _decode_error(images: ImageSet, index: int) -> str:
+    """Return what is wrong with an image, and the remedy; empty if nothing is."""
     try:
         images.open(index)
     except UnreadableImage as error:
-        path = images.path(index)
-        if path.is_file() and not path.stat().st_size:
-            return "The file is empty"
-        if isinstance(error.__cause__, UnidentifiedImageError):
-            return "The file is not an image"
-        return f"The image is broken or cut off ({error.__cause__ or error})"
+        return _describe_unreadable(images.path(index), error)
     except OSError as error:
-        return f"The file cannot be read ({error.__cause__ or error})"
+        return f"The file cannot be read ({error.__cause__ or error}): replace it."
     return ""
+
+
+def _describe_unreadable(path: Path, error: UnreadableImage) -> str:
+    cause = error.__cause__
+    if isinstance(cause, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        reason = str(cause).rstrip(".")
+        return f"It has too many pixels ({reason}): raise {PIXEL_LIMIT_VARIABLE} or replace it."
+    if path.exists() and not path.is_file():
+        return "It is a pipe or a device: replace it."
+    if path.is_file() and not path.stat().st_size:
+        return "The file is empty: replace it."
+    if isinstance(cause, UnidentifiedImageError):
+        return "The file is not an image: replace it."
+    return f"The image is broken or cut off ({cause or error}): replace it."

@@ -3,15 +3,18 @@
 import csv
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
 
-from ..._io import atomic_write
+from ..._io import atomic_write, lock_folder, read_bytes, read_json
 from ...data.broden import CATEGORIES
 from ...data.imagenet import DATASETS
 from .concepts import CONCEPTS, annotate
@@ -27,7 +30,7 @@ DEFAULT_IMAGE_COUNTS: Mapping[str, int] = MappingProxyType({
     "broden": 8000,
 })
 DATASET_FOLDERS: Mapping[str, str] = MappingProxyType({
-    **{name: dataset.folder for name, dataset in DATASETS.items()},
+    **{name: DATASETS[name].folder for name in ("imagenet", "imagenet-train", *LAB_SHIFTS)},
     "broden": "broden1_224",
 })
 _IMAGES_PER_CHUNK = 250
@@ -60,22 +63,24 @@ def write_lab(
         if progress:
             progress(done, total)
 
-    for name, count in counts.items():
-        _write_dataset(root, name, _sample_factors(name, count, seed), advance)
+    sets = {name: _sample_factors(name, count, seed) for name, count in counts.items()}
+    missing = {name for name in sets if not _is_written(root, name, sets[name])}
+    with lock_folder(root) if missing else nullcontext():
+        for name, factors in sets.items():
+            # Another process may have written it before the lock.
+            if name in missing and not _is_written(root, name, factors):
+                _write_dataset(root, name, factors, advance)
+            else:
+                advance(len(factors))
 
 
 def _write_dataset(root: Path, name: str, factors: Factors, advance: Advance) -> None:
     top, *subfolders = Path(DATASET_FOLDERS[name]).parts
-    entries = {"set": name, "images": len(factors), "world": FORMAT_VERSION}
-    manifest = json.dumps({**entries, "factors": factors.fingerprint()})
-    if _matches_manifest(root / top, manifest):
-        advance(len(factors))
-        return
     with atomic_write(root / top) as tmp_path:
         write = _write_concepts if name == "broden" else _write_classes
         write(tmp_path.joinpath(*subfolders), factors, advance)
-        manifest = _with_file_count(manifest, tmp_path)
-        (tmp_path / MANIFEST).write_text(manifest, encoding="utf-8")
+        manifest = _manifest(name, factors, tmp_path)
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def _sample_factors(name: str, count: int, seed: int) -> Factors:
@@ -86,8 +91,9 @@ def _sample_factors(name: str, count: int, seed: int) -> Factors:
     return sample_shift(name, count, seed=seed)
 
 
-def _matches_manifest(folder: Path, manifest: str) -> bool:
-    """Return True if the folder holds just this dataset; refuse a user's folder."""
+def _is_written(root: Path, name: str, factors: Factors) -> bool:
+    """Return whether a dataset is there and whole; refuse to replace a user's folder."""
+    folder = root / Path(DATASET_FOLDERS[name]).parts[0]
     if not folder.exists():
         return False
     path = folder / MANIFEST
@@ -96,14 +102,32 @@ def _matches_manifest(folder: Path, manifest: str) -> bool:
             f"{folder} was not made by earmark, which will not replace it; "
             "choose another folder for the lab."
         )
-    return path.read_text(encoding="utf-8") == _with_file_count(manifest, folder)
+    manifest = _manifest(name, factors, folder)
+    of_older_earmark = {key: value for key, value in manifest.items() if key != "sha256"}
+    try:
+        found = read_json(path)
+    except ValueError:
+        found = None
+    if found in (manifest, of_older_earmark):
+        return True
+    if not isinstance(found, dict) or found.get("factors") == manifest["factors"]:
+        warnings.warn(f"{folder} has changed since it was drawn: it is drawn again.", stacklevel=1)
+    return False
 
 
-def _with_file_count(manifest: str, folder: Path) -> str:
-    """Add the number of files, so that a dataset that lost one is written again."""
-    n_files = sum(len(names) for _, _, names in os.walk(folder))
-    n_files -= (folder / MANIFEST).exists()
-    return json.dumps({**json.loads(manifest), "files": n_files})
+def _manifest(name: str, factors: Factors, folder: Path) -> dict[str, object]:
+    """Return what a dataset holds, so that one which changed is written again."""
+    # Pillow does not compare a PNG's checksums, and a table has none.
+    digest, n_files = sha256(), 0
+    for parent, _, names in sorted(os.walk(folder)):
+        place = parent.removeprefix(str(folder))
+        for file in sorted({*names} - {MANIFEST}):
+            content = read_bytes(Path(parent, file))
+            digest.update(f"{place}/{file} {len(content)}\n".encode() + content)
+            n_files += 1
+    entries = {"set": name, "images": len(factors), "world": FORMAT_VERSION}
+    entries |= {"factors": factors.fingerprint(), "files": n_files}
+    return {**entries, "sha256": digest.hexdigest()}
 
 
 def _write_classes(folder: Path, factors: Factors, advance: Advance) -> None:

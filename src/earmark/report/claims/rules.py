@@ -19,6 +19,7 @@ from ..formatting import (
     format_fixed,
     format_percent,
     format_points,
+    format_significant,
     interval_ends,
 )
 from ..results_grid import (
@@ -237,7 +238,7 @@ def _direction_controls(evidence: FamilyEvidence, zero_shot: TopDirection) -> st
 
 def _ratios(tops: Mapping[str, TopDirection]) -> str:
     return ", ".join(
-        f"{role} {_format_ratio(top.ratio)} ({format_fixed(top.importance, digits=4)})"
+        f"{role} {_format_ratio(top.ratio)} ({format_significant(top.importance)})"
         for role, top in tops.items()
     )
 

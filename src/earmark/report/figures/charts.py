@@ -1,11 +1,12 @@
 """Building blocks of the figures: points, axes, and the look of each role."""
 
 import math
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import altair as alt
 from scipy.special import logit
@@ -14,6 +15,7 @@ from ..._io import atomic_write
 from ...records import Record
 from ..formatting import MINUS, interval_ends
 from ..results_grid import ROLE_TITLES, FamilyRow, ResultsGrid
+from .pdf import svg_to_pdf
 from .theme import IMAGE_COLORS, LIGHT, ROLE_COLORS, ROLE_MARKERS
 
 Point: TypeAlias = dict[str, Any]
@@ -25,6 +27,11 @@ TICK_PROBABILITIES = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
     *(0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999),
 )
+
+
+# Images, not a part of a model's name or of the name of pretraining data.
+_IMAGENET = re.compile(r"(?<=\b[Oo]n )ImageNet\b(?!-)|^ImageNet$|(?<=')ImageNet(?=')")
+_NO_FIELD_NAME = re.compile(r"[][.\\'\":{}]")  # what Vega reads as a path or ends a text with
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,9 +55,7 @@ class Figure:
 
     def pdf(self) -> bytes:
         """Return the figure as a PDF document of one page."""
-        import vl_convert
-
-        return vl_convert.svg_to_pdf(self._svg)
+        return svg_to_pdf(self._svg)
 
     def save(self, path: str | Path) -> None:
         """Write the figure as SVG, PDF or PNG, by the suffix of the path."""
@@ -79,6 +84,24 @@ class Figure:
 
         size = {"width": 560} if self.spec.get("width") == "container" else {}
         return vl_convert.vegalite_to_svg({**self.spec, **size}, config=dict(LIGHT))
+
+
+def rename_images(figure: Figure, title: str) -> Figure:
+    """Return a figure whose in-distribution images have another title than ImageNet."""
+    name = _NO_FIELD_NAME.sub(" ", title)
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, str):
+            return _IMAGENET.sub(name, value)
+        if isinstance(value, dict):
+            entries = cast("dict[str, Any]", value).items()
+            return {rename(key): rename(entry) for key, entry in entries}
+        if isinstance(value, list | tuple):
+            return [rename(entry) for entry in cast("Sequence[Any]", value)]
+        return value
+
+    texts = rename([figure.title, figure.caption])
+    return replace(figure, title=texts[0], caption=texts[1], spec=rename(figure.spec))
 
 
 def chart(points: Sequence[Point]) -> Chart:

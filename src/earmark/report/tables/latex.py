@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from ..._text import replace_control_characters
 from ..formatting import MINUS, TIMES
 from .table import Cell, SpannedRow, Table
 
@@ -44,6 +45,7 @@ def escape_latex(text: str) -> str:
     """
     # A line break would end a comment or a paragraph; spaces that do not break stay.
     one_line = "".join(" " if c in "\t\n\r\v\f" else c for c in text).strip()
+    one_line = replace_control_characters(one_line)
     return "".join(_ESCAPES.get(c, c) for c in one_line)
 
 

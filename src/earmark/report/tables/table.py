@@ -1,6 +1,5 @@
 """One table of the report, with its CSV and Markdown."""
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from itertools import groupby, takewhile
 from typing import Any, TypeAlias
 
 from ..._tabular import arrow_to_pandas, html_table
+from ..._text import format_csv, replace_control_characters
 from ...records import Record
 from ..formatting import Formatter, format_interval
 from ..paper_values import PaperValue
@@ -131,12 +131,12 @@ class Table:
             for k, column in enumerate(columns)
             for key in dict.fromkeys(key for cell in column for key in cell.raw)
         ]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*self.index, *(f"{self.columns[k]} {key}".strip() for k, key in places)])
-        for labels, cells in self.rows:
-            writer.writerow([*labels, *(cells[k].raw.get(key, "") for k, key in places)])
-        return text.getvalue()
+        header = [*self.index, *(f"{self.columns[k]} {key}".strip() for k, key in places)]
+        rows = (
+            [*labels, *(cells[k].raw.get(key, "") for k, key in places)]
+            for labels, cells in self.rows
+        )
+        return format_csv(header, rows)
 
     def markdown(self) -> str:
         """Return the table as Markdown, as a reader sees it."""
@@ -185,4 +185,5 @@ def _count_equal(prefixes: Sequence[Sequence[object]], k: int) -> int:
 
 def _escape(text: str) -> str:
     """Return text that neither ends a Markdown cell nor opens an HTML tag."""
+    text = replace_control_characters(text)
     return " ".join(text.replace("|", r"\|").replace("<", "&lt;").split())
