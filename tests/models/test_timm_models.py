@@ -396,6 +396,12 @@ def test_other_weights_are_refused(tmp_path: Path):
         load_timm("test_vit", path)
 
 
+def test_a_narrow_head_of_many_rows_is_refused_before_a_model_is_built(tmp_path: Path):
+    torch.save({"head.weight": torch.ones(10**6, 1)}, path := tmp_path / "rows.pt")
+    with pytest.raises(ValueError, match=r"head.weight is \(1000000, 1\), .* reads 64 features"):
+        load_timm("test_vit", str(path))
+
+
 def test_weights_of_another_image_size_are_refused(tmp_path: Path):
     _, path = saved(tmp_path, "test_vit", img_size=96)
     with pytest.raises(ValueError, match="pos_embed is"):

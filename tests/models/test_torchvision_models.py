@@ -184,6 +184,8 @@ def test_a_head_of_several_layers_is_named(tmp_path: Path):
         {"heads.head.weight": torch.ones(2, 768), "encoder.pos_embedding": torch.ones(1, 50, 768)},
         {"heads.head.weight": torch.ones(2, 768), "encoder.pos_embedding": torch.ones(3)},
         {"heads.head.weight": torch.tensor(3.0)},
+        {"heads.head.weight": torch.ones(0, 768)},
+        {"heads.head.weight": torch.ones(10**6, 1)},
         {"heads.head.weight": torch.ones(3)},
     ],
 )

@@ -55,12 +55,13 @@ for command, example in _EXAMPLES.items():
     app.command(epilog=f"Example: earmark {command.__name__} {example}")(command)
 
 
-def _print_version(is_asked: bool) -> None:
-    from .. import __version__
+def _print_version(is_asked: bool) -> bool:
+    import earmark
 
     if is_asked:
-        print_line(f"earmark {__version__}")
+        print_line(f"earmark {earmark.__version__}")
         raise typer.Exit
+    return is_asked
 
 
 @app.callback()
@@ -116,11 +117,11 @@ def _describe_unknown_error(error: BaseException) -> str:
 
 def _write_log(error: BaseException) -> str:
     """Write the command, the versions and the traceback to a new temporary file."""
-    from .. import __version__
+    import earmark
 
     lines = [
         f"command: {shlex.join(sys.argv)}",
-        f"earmark {__version__}, Python {sys.version}, {platform.platform()}",
+        f"earmark {earmark.__version__}, Python {sys.version}, {platform.platform()}",
         "".join(traceback.format_exception(error)),
     ]
     descriptor, path = mkstemp(prefix="earmark-", suffix=".log")

@@ -25,14 +25,14 @@ class Coverage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is missing, left out or too much."""
+        """Return whether nothing is missing, left out or too much."""
         has_all_classes = self.n_classes == self.n_expected_classes
         has_all_images = self.n_expected_images in {None, self.n_images}
         return has_all_classes and has_all_images and not self.n_left_out
 
     @property
     def note(self) -> str:
-        """What the set holds of the whole, for the note of a record; empty if it is complete.
+        """Return what the set holds of the whole, as a note of a record; empty if it is complete.
 
         Example:
             >>> Coverage("ImageNet", 1_000, 50_000, 20, 1_000).note

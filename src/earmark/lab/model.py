@@ -34,7 +34,7 @@ class LabArchitecture:
 
 
 class _LabArguments(ClosedList):
-    """What a file may say of a `LabArchitecture`."""
+    """Closed list of what a file says of a `LabArchitecture`."""
 
     stem: Width
     blocks: Annotated[list[Width], Field(strict=False, max_length=16)]  # or a tuple

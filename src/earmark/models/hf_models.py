@@ -20,6 +20,7 @@ from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedIm
 from ._quiet import download_errors, one_line, quiet
 from .allocation import AllocationLimit
 from .allowed_arguments import HfArchitecture, check_arguments, hf_config_list
+from .checkpoints import check_finite_weights
 from .classifier import Classifier, EncoderSpec, Head, Role, TextTower, update_digest
 from .head_extraction import class_names, empty_head, probe_output, split_head, strip_head
 from .hf_files import VOCABULARY_FILES, check_model_files, check_model_type, has_vocabulary
@@ -210,6 +211,7 @@ def _load_pretrained(name_or_path: str, kind: str, config: Any) -> tuple[Any, bo
             weights_only=True,
             output_loading_info=True,
         )
+    check_finite_weights(model.state_dict(), model_name=f"hf:{name_or_path}")
     missing: set[str] = set(report["missing_keys"])
     new = {key for key in missing if re.search(r"(^|\.)(classifier|head)\.", key)}
     if kind in (config.architectures or []):

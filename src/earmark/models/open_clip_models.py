@@ -27,7 +27,13 @@ from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedIm
 from ._quiet import download_errors, one_line, quiet
 from .allocation import AllocationLimit
 from .allowed_arguments import OpenClipArchitecture, OpenClipConfig, check_arguments
-from .checkpoints import load_weights, read_state_dict, split_finetuned_checkpoint
+from .checkpoints import (
+    WeightsKind,
+    check_finite_weights,
+    load_weights,
+    read_state_dict,
+    split_finetuned_checkpoint,
+)
 from .classifier import Classifier, EncoderSpec, Head, Role, TextTower, update_digest
 from .head_extraction import class_names
 from .hf_files import TOKENIZER_FILES, check_tokenizer_files
@@ -55,14 +61,16 @@ _TOKENIZER_PROBE = "A photo of the 3 Geese' caf\u00e9, isn't it?"
 _LENGTH_MULTIPLE = 4  # tokens that batches of texts are padded to a multiple of
 
 
-def load_open_clip(name: str, pretrained: str | None = None) -> Classifier:
+def load_open_clip(
+    name: str, pretrained: str | None = None, *, weights: WeightsKind | None = None
+) -> Classifier:
     """Load a model of OpenCLIP by architecture and tag or file, on the CPU in float32."""
     # A checkpoint of WiSE-FT's code has no text tower and has its own head; one of FLYP's has both
     # towers. A file has neither its preprocessing nor its activation function: the first is taken
     # from the tags of its architecture where these agree; the second is the architecture's, which
     # for what was finetuned from OpenAI's weights must end in -quickgelu. The constant bias that
     # SigLIP adds to all logits is left out, since it changes no prediction.
-    loaded = _load(name, pretrained)
+    loaded = _load(name, pretrained, weights)
     config, model = loaded.config, loaded.model
     head = loaded.head or Head(torch.zeros(0, config["embed_dim"]), normalizes=True)
     if head.weight.shape[1] != config["embed_dim"]:
@@ -140,14 +148,14 @@ class _LoadedModel:
     folder: Path | None = None  # of the config and the tokenizer, where the model has one
 
 
-def _load(name: str, pretrained: str | None) -> _LoadedModel:
+def _load(name: str, pretrained: str | None, weights: WeightsKind | None) -> _LoadedModel:
     if name.startswith((_HUB_PREFIX, _FOLDER_PREFIX)):
         if pretrained is not None:
             raise ValueError(f"{name} brings its own weights: leave out {pretrained!r}.")
         if name.startswith(_HUB_PREFIX):
             with _fetch_errors(name, alternative=f"{_FOLDER_PREFIX}FOLDER"):
-                config, weights = _fetch(name.removeprefix(_HUB_PREFIX))
-            return _load_folder(config, weights, name)
+                paths = _fetch(name.removeprefix(_HUB_PREFIX))
+            return _load_folder(*paths, name)
         folder = Path(name.removeprefix(_FOLDER_PREFIX))
         if not folder.is_dir():
             raise FileNotFoundError(f"No folder {folder}: check the path after {_FOLDER_PREFIX}.")
@@ -157,7 +165,7 @@ def _load(name: str, pretrained: str | None) -> _LoadedModel:
     architecture = name.replace("/", "-")
     if pretrained and is_pretrained_cfg(architecture, pretrained):
         return _load_tag(architecture, pretrained)
-    return _load_file(architecture, Path(pretrained or ""))
+    return _load_file(architecture, Path(pretrained or ""), weights)
 
 
 def _fetch(repository: str) -> tuple[Path, Path]:
@@ -220,7 +228,9 @@ def _load_tag(name: str, tag: str) -> _LoadedModel:
     _warn_activation_mismatch(name, tag)
     with _fetch_errors(f"{name},{tag}", alternative=f"{name},PATH or {_FOLDER_PREFIX}FOLDER"):
         download_pretrained(get_pretrained_cfg(name, tag))
-    return _LoadedModel(_build_model(name, tag), _config(name), tag)
+    model = _build_model(name, tag)
+    check_finite_weights(model.state_dict(), model_name=f"{name},{tag}")
+    return _LoadedModel(model, _config(name), tag)
 
 
 @contextmanager
@@ -232,8 +242,8 @@ def _fetch_errors(model_name: str, *, alternative: str) -> Generator[None]:
             raise OSError(one_line(error)) from error
 
 
-def _load_file(name: str, path: Path) -> _LoadedModel:
-    checkpoint = read_state_dict(path)
+def _load_file(name: str, path: Path, weights: WeightsKind | None) -> _LoadedModel:
+    checkpoint = read_state_dict(path, weights=weights)
     state, head = split_finetuned_checkpoint(checkpoint)
     finetuned = head is not None or state.keys() != checkpoint.keys()
     has_text = any(key.startswith(("transformer.", "text.")) for key in state)

@@ -53,11 +53,15 @@ def load_timm(
         state = fit_names(state, reference.state_dict().keys(), source=path)
         heads = _head_paths(reference)
         renamed = _update_names(reference, state, heads, source=path)
-        rows = [count_rows(renamed, head) for head in heads]
+        model_name = f"timm:{name} from {path}"
+        rows = [
+            count_rows(renamed, head, reference.get_submodule(head), model_name=model_name)
+            for head in heads
+        ]
         options["num_classes"] = next((count for count in rows if count is not None), 0)
         model = _create(options)
         updated = _update_names(model, state, heads, source=path)
-        load_weights(model, updated, model_name=f"timm:{name} from {path}")
+        load_weights(model, updated, model_name=model_name)
     model.requires_grad_(requires_grad=False).eval()
     return _classifier(name, checkpoint, model.float(), options)
 

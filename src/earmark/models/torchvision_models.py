@@ -41,7 +41,7 @@ def load_torchvision(
         with download_errors(title, alternative=f"torchvision:{name},PATH"):
             model = _create(name, weights=closest, progress=False)
         check_finite_weights(model.state_dict(), model_name=title)
-        options = _options(name, model.state_dict(), _head_path(name, model))
+        options = _options(name, model.state_dict(), model)
     else:
         path = Path(tag_or_file)
         title, pretraining = f"torchvision:{name},{tag_or_file}", path.stem
@@ -51,7 +51,7 @@ def load_torchvision(
         state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in own.items()}
         state = fit_names(state, reference.state_dict().keys(), source=path)
         state = rename_head(state, head, source=path)
-        options = _options(name, state, head)
+        options = _options(name, state, reference)
         closest = _closest_weights(options, published)
         model = _create(name, **options)
         load_weights(model, state, model_name=title)
@@ -120,8 +120,10 @@ def _create(name: str, **options: Any) -> nn.Module:
         return models.get_model(name, **options)
 
 
-def _options(name: str, state: Mapping[str, Tensor], head: str) -> dict[str, Any]:
-    if (classes := count_rows(state, head)) is None:
+def _options(name: str, state: Mapping[str, Tensor], reference: nn.Module) -> dict[str, Any]:
+    head = _head_path(name, reference)
+    linear, model_name = reference.get_submodule(head), f"torchvision's {name}"
+    if (classes := count_rows(state, head, linear, model_name=model_name)) is None:
         raise ValueError(
             f"These are not the weights of torchvision's {name}: {head}.weight is missing; "
             f"{find_layout_remedy(state.keys())}."

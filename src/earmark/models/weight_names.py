@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import takewhile
 
-from torch import Tensor
+from torch import Tensor, nn
 
 # Attributes under which training code keeps a model: DistributedDataParallel and
 # AveragedModel (module), torch.compile (_orig_mod), modules of Lightning.
@@ -108,10 +108,20 @@ def rename_head(state: dict[str, Tensor], head: str, *, source: object) -> dict[
     return {name: state[name] for name in state if name not in own} | renamed
 
 
-def count_rows(state: Mapping[str, Tensor], head: str) -> int | None:
-    """Return the number of rows of a head's weight, or None if there is none."""
-    weight = state.get(f"{head}.weight")
-    return None if weight is None or weight.ndim < 2 else weight.shape[0]
+def count_rows(
+    state: Mapping[str, Tensor], head: str, linear: nn.Module, *, model_name: str
+) -> int | None:
+    """Return the number of rows of the weight for a head, or None if there is none."""
+    # The width is compared before a model of so many rows is built.
+    own, weight = linear.get_parameter("weight"), state.get(f"{head}.weight")
+    if weight is None or weight.ndim < 2:
+        return None
+    if weight.shape[1:].numel() != (width := own.shape[1:].numel()):
+        raise ValueError(
+            f"These are not the weights of {model_name}: {head}.weight is {tuple(weight.shape)}, "
+            f"and its head reads {width} features; {find_layout_remedy(state.keys())}."
+        )
+    return len(weight)
 
 
 def find_foreign_weights(names: Iterable[str]) -> str:

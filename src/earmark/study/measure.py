@@ -160,14 +160,14 @@ MEASUREMENTS = (
         _concepts,
     ),
 )
-"""What a scan measures of a model, in the order of the paper's sections."""
+"""Measurements of a scan, in the order of the paper's sections."""
 
 INTERPOLATION_MEASUREMENTS = (
     _ACCURACY,
     _KURTOSIS,
     Measurement(_quantities("unique_concepts", "polysemanticity"), "concepts", _concept_counts),
 )
-"""What the paper measures for interpolated models (Wise-FT, Appendix G)."""
+"""Measurements of the paper for interpolated models (Wise-FT, Appendix G)."""
 
 
 def measure_model(  # noqa: PLR0913
@@ -214,9 +214,11 @@ def measure_model(  # noqa: PLR0913
 
 def _describe_limits(images: ImageSet, n_skipped: int) -> str:
     """Return what of a dataset is missing, and what could not be read; or an empty string."""
+    coverage = describe_coverage(images)
+    part = f"{coverage.note} of {images.name}" if not coverage.title else coverage.note
     skipped = f"{n_skipped:,} of {len(images):,} images of {images.name} could not be read"
-    skipped = f"{skipped} and were skipped" if n_skipped else ""
-    return "; ".join(filter(None, (describe_coverage(images).note, skipped)))
+    notes = (part, coverage.note), (f"{skipped} and were skipped", n_skipped)
+    return "; ".join(note for note, is_needed in notes if is_needed)
 
 
 def _measure_plugin(name: str, plugin: Measurement, context: MeasureContext) -> list[Record]:

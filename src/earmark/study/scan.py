@@ -17,7 +17,7 @@ from ..data.registry import class_ids, objectnet_labels
 from ..models.checkpoints import read_head
 from ..models.classifier import Classifier, Role
 from ..models.factory import load_model
-from ..models.head_extraction import class_names
+from ..models.head_extraction import check_head, class_names
 from ..models.zeroshot import Prompts, load_prompts, with_zero_shot_head
 from ..records import RECORDS_FILE, SCAN_FILE, Records, write_records
 from ..signatures.effective_robustness import Baseline
@@ -215,6 +215,7 @@ def _attach_head(classifier: Classifier, config: ScanConfig, path: Path) -> Clas
             f"The head in {path} reads {head.weight.shape[1]} features, and "
             f"{classifier.name} gives {features}: take the head that was made for it."
         )
+    check_head(head, model_name=str(path))
     classes = class_names(len(head.weight))
     if config.classnames:
         classes = load_prompts(config.classnames, config.templates).classes
