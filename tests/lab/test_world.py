@@ -688,9 +688,12 @@ def test_a_killed_write_leaves_no_set(tmp_path: Path):
     assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "imagenet").exists()
 
+    assert list(tmp_path.glob(".imagenet.*"))
+
     world.write_lab(tmp_path, counts={"imagenet": 600})
 
     assert len(list((tmp_path / "imagenet" / "val").rglob("*.png"))) == 600
+    assert [path.name for path in tmp_path.iterdir()] == ["imagenet"]
 
 
 def test_a_strangers_folder_is_left_alone(tmp_path: Path):

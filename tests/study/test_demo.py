@@ -92,7 +92,7 @@ def test_effective_robustness_follows_from_the_recorded_numbers(records: list[Re
         line = 1 / (1 + np.exp(-(slope * np.log(x / (1 - x)) + intercept)))
         assert er.value == pytest.approx(y - line)
         assert er.low < er.value < er.high
-        assert bool(er.note) == (not in_range(records, x))
+        assert ("outside" in er.note) == (not in_range(records, x))
 
 
 def in_range(records: list[Record], x: float) -> bool:
@@ -197,3 +197,12 @@ def test_the_report_is_made_from_the_records_alone(out: Path):
     assert page.count("data:image/png;base64,") == 7
     assert {path.name for path in (out / "tables").iterdir()} >= {"table-1.csv", "table-7.md"}
     assert {path.name for path in (out / "figures").iterdir()} >= {"fig-01.svg", "fig-04.svg"}
+
+
+def test_the_demo_does_not_take_the_folder_of_a_study(tmp_path: Path):
+    (tmp_path / "pool.toml").write_text('name = "mine"\n')
+
+    with pytest.raises(ValueError, match="holds the results of a study: give another folder"):
+        run_demo(tmp_path, counts=COUNTS)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["pool.toml"]

@@ -288,6 +288,7 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path, images: ImageSet):
     )
     torch.set_num_threads(threads)
 
+    assert not list(broken.glob(".*"))
     assert same(trained, expected)
     assert (broken / LOG_FILENAME).read_bytes() == (unbroken / LOG_FILENAME).read_bytes()
 

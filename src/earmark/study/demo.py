@@ -19,6 +19,7 @@ from ..records import RECORDS_FILE, SAMPLES_FOLDER, Record, write_records
 from .baselines import lab_baseline
 from .eval_sets import EvalSets
 from .measure import measure_model
+from .run import CONFIG_FILE
 
 SHEET_SHAPE = (3, 12)  # rows and columns of a sheet of sample images
 
@@ -30,6 +31,8 @@ def run_demo(
     progress: ProgressCallback = no_progress,
 ) -> list[Record]:
     """Render the lab, encode it with every lab model, and measure all signatures."""
+    if (out / CONFIG_FILE).exists():
+        raise ValueError(f"{out} holds the results of a study: give another folder.")
     data, store = out / "data", out / "activations"
     write_lab(data, counts=counts, progress=partial(progress, "draw the lab's images"))
     models = [load_lab(name) for name in LAB_MODELS]
