@@ -28,6 +28,10 @@ _TMP_NAME = re.compile(r"\..+\.(?:(?P<host>[0-9a-f]{6})-(?P<process>\d{1,10})-)?
 _TMP_MAX_AGE = 3600  # seconds; for those of another machine, whose processes are not known
 
 
+class DamagedFileError(ValueError):
+    """Error of a file whose content is not what was written."""
+
+
 def check_regular_file(path: Path, *, max_bytes: int | None = None) -> None:
     """Raise an error unless a path is a regular file of at most so many bytes."""
     # A pipe or a device would be read without an end.
@@ -82,7 +86,7 @@ def write_seal(path: Path, seal: str) -> None:
 
 
 def has_seal(path: Path) -> bool:
-    """Return whether a file has a seal; a ValueError says that its bytes do not fit it."""
+    """Return whether a file has a seal; a DamagedFileError says that its bytes do not fit it."""
     # Any bit of the file counts. A text of the content that looks like a seal does no harm.
     check_regular_file(path)
     if not path.stat().st_size:
@@ -92,7 +96,7 @@ def has_seal(path: Path) -> bool:
     fits = (seal[1] == _hash_around(content, seal.start(1)) for seal in _SEAL.finditer(content))
     is_first_right = next(fits, None)
     if is_first_right is False and not any(fits):
-        raise ValueError(f"{path} is damaged: its bytes do not fit its checksum.")
+        raise DamagedFileError(f"{path} is damaged: its bytes do not fit its checksum.")
     return is_first_right is not None
 
 

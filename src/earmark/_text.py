@@ -3,13 +3,14 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 # Control characters reach a terminal as commands; line separators and overrides of the
 # direction change what stands around them.
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
+_MAX_NAMES = 3
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -39,3 +40,13 @@ def _escape_cell(cell: object) -> object:
         return cell
     cell = replace_control_characters(cell)
     return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+
+
+def first_names(names: Collection[object]) -> str:
+    """Return the first three names and the number of the others.
+
+    >>> first_names(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    shown = ", ".join(map(str, [*names][:_MAX_NAMES]))
+    return f"{shown} and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else shown

@@ -233,6 +233,7 @@ def scan(  # noqa: PLR0913
     concepts: PathLike | None = None,
     baseline: str | Baseline | None = None,
     architecture: str | None = None,
+    weights: Literal["ema", "plain"] | None = None,
     role: Role | None = None,
     classnames: PathLike | None = None,
     templates: str | None = None,
@@ -260,6 +261,8 @@ def scan(  # noqa: PLR0913
         baseline: Baseline of effective robustness: its name, a file of results to fit one
             on, or a `Baseline`; by default those that ship, on ImageNet.
         architecture: Architecture of a weights file.
+        weights: Weights to take of a file that holds averaged ones beside plain ones; None
+            takes those of the model's own library, with a warning.
         role: Role of the model; by default what its id implies.
         classnames: File of class names, for a zero-shot head.
         templates: Prompt templates: ``openai``, ``simple``, or a file.
@@ -292,6 +295,7 @@ def scan(  # noqa: PLR0913
             Path(data),
             Path(out or temporary),
             architecture=architecture,
+            weights=weights,
             role=role,
             classnames=_path(classnames),
             templates=templates,

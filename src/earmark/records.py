@@ -6,15 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._io import atomic_write, check_regular_file, has_seal, new_seal, write_seal
 from ._records_v1 import convert_row
 from ._tabular import arrow_to_pandas, html_table
 from .quantities import QUANTITIES, all_quantities
-
-if TYPE_CHECKING:
-    pass
 
 RECORDS_FILE = "records.parquet"
 SCAN_FILE = "scan.json"

@@ -163,6 +163,21 @@ def test_files_of_weights_are_of_the_architecture(tmp_path: Path):
     assert len(again["members"]) == 2
 
 
+@pytest.mark.parametrize("weights", ["ema", "plain"])
+def test_averaged_weights_are_taken_where_a_file_has_them(tmp_path: Path, weights: str):
+    model = timm.create_model("test_resnet", num_classes=5)
+    states = {"plain": model.state_dict()}
+    states["ema"] = {name: value * 2 for name, value in states["plain"].items()}
+    path = tmp_path / "both.pt"
+    torch.save({"state_dict": states["plain"], "state_dict_ema": states["ema"]}, path)
+    name = f"timm:test_resnet,{path}"
+
+    made = told("prune", name, "--keep", 1, "--weights", weights, "--out", tmp_path / "out")
+
+    kept = load_model(made["path"]).head.weight
+    assert torch.allclose(kept, states[weights]["fc.weight"], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earmark import _io
-from earmark.data.files import first_names, is_hidden, parse_table, quote, read_text
+from earmark._text import first_names
+from earmark.data.files import is_hidden, parse_table, quote, read_text
 
 
 @pytest.mark.parametrize("name", [".git", ".DS_Store", "._1.png", "__MACOSX", "@eaDir"])

@@ -266,7 +266,11 @@ def test_nothing_is_made_twice(made: Path):
     def refuse(what: str, _done: int, _total: int) -> None:
         raise Interruption(what)
 
+    before = {path: path.stat().st_mtime_ns for path in made.iterdir()}
+
     train_lab(made, config=TINY, progress=refuse)
+
+    assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == before
 
 
 def test_progress_runs_to_its_end(made: Path, tmp_path: Path):

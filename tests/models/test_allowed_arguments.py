@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 import earmark.models._torchvision_compat  # noqa: F401 # before what imports torchvision
 from earmark.models import allowed_arguments as allowed
+from earmark.models import hf_arguments
 from earmark.models.allowed_arguments import check_arguments
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,7 @@ def test_all_architectures_of_open_clip_are_accepted():
             check_arguments(config, allowed.OpenClipModel, source=name)
 
 
-@pytest.mark.parametrize("kind", allowed.HF_MODEL_TYPES)
+@pytest.mark.parametrize("kind", hf_arguments.HF_MODEL_TYPES)
 def test_all_default_configs_of_transformers_are_accepted(kind: str):
     from transformers import CONFIG_MAPPING
 
@@ -142,7 +143,7 @@ def test_all_default_configs_of_transformers_are_accepted(kind: str):
         pytest.skip(f"transformers {version('transformers')} has no {kind}")
     config = json.loads(CONFIG_MAPPING[kind]().to_json_string(use_diff=False))
 
-    check_arguments(config, allowed.hf_config_list(), source=kind)
+    check_arguments(config, hf_arguments.hf_config_list(), source=kind)
 
 
 def test_an_old_config_of_clip_is_accepted():
@@ -172,7 +173,7 @@ def test_an_old_config_of_clip_is_accepted():
         "vision_config_dict": None,
     }
 
-    check_arguments(config, allowed.hf_config_list(), source="config.json")
+    check_arguments(config, hf_arguments.hf_config_list(), source="config.json")
 
 
 def test_all_repositories_of_timm_are_accepted():
@@ -220,9 +221,9 @@ def test_any_json_is_accepted_or_refused_in_one_line(values: object):
     for closed_list in (
         *ALLOWED.values(),
         allowed.OpenClipConfig,
-        allowed.TokenizerConfig,
-        allowed.ImageProcessorConfig,
-        allowed.hf_config_list(),
+        hf_arguments.TokenizerConfig,
+        hf_arguments.ImageProcessorConfig,
+        hf_arguments.hf_config_list(),
     ):
         try:
             check_arguments(values, closed_list, source="It")

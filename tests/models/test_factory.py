@@ -213,7 +213,7 @@ def described(path: Path) -> tuple[dict, dict]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = json.loads(file.metadata()["earmark"])
-        return tensors, {key: description[key] for key in description if key != "sha256"}
+        return tensors, {key: description[key] for key in description if key != "seal"}
 
 
 def test_a_head_of_another_width_is_refused(tmp_path: Path, tiny: Path):

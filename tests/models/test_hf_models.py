@@ -227,7 +227,7 @@ def test_images_are_shown_as_transformers_shows_them(model_of: Any, processor: s
     from earmark.models.hf_models import _preprocessing
 
     model, folder = model_of("vit", processor, **shown)
-    ours = _preprocessing(folder, model.config)
+    ours = _preprocessing(Path(folder), model.config, folder)
     theirs = image_processor(processor).from_pretrained(folder)
     for size in ((300, 211), (97, 333), (20, 21)):
         pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
@@ -313,6 +313,45 @@ def test_without_network_it_says_how_to_give_a_folder(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match=r"could not be downloaded .*hf:FOLDER"):
         load_hf("nobody/nothing")
+
+
+def test_a_repository_is_loaded_from_one_folder(
+    monkeypatch: pytest.MonkeyPatch, model_of: Any, tmp_path: Path
+):
+    """What is checked is what transformers opens: it is not asked for the repository."""
+    _, folder = model_of("vit classes")
+    asked: list[tuple[str, Any]] = []
+
+    def download(repository: str, **options: Any) -> str:
+        asked.append((repository, options["allow_patterns"]))
+        return folder
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    loaded = load_hf("org/bird")
+
+    (only,) = asked
+    assert only[0] == "org/bird"
+    assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= {*only[1]}
+    assert (loaded.name, loaded.pretraining) == ("hf:org/bird", "bird")
+    assert loaded.encoder_spec == load_hf(folder).encoder_spec
+
+
+def test_pickled_weights_of_a_repository_are_of_the_same_commit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    from earmark.models.hf_files import download_model
+
+    (commit := tmp_path / "0f3a").mkdir()
+    asked: list[dict[str, Any]] = []
+
+    def download(_: str, **options: Any) -> str:
+        asked.append(options)
+        return str(commit)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+
+    assert download_model("org/bird") == commit
+    assert asked[1]["revision"] == "0f3a"
 
 
 def test_without_transformers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

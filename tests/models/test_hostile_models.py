@@ -236,7 +236,7 @@ def test_a_config_is_checked_before_transformers_reads_it(
         (
             "adapter_config.json",
             {"base_model_name_or_path": "org/other"},
-            r"LoRA adapter.*merge_and_unload",
+            r"adapter of the model .org/other.*merge_and_unload",
         ),
         (
             "model.safetensors.index.json",
@@ -336,7 +336,7 @@ def describe(path: Path, family: str, architecture: object, **more: object) -> N
         description = json.loads(file.metadata()["earmark"])
     description["blueprint"] = {"family": family, "architecture": architecture}
     transform = {"resize": 32, "crop": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
-    del description["sha256"]
+    del description["seal"]
     if family != "lab":
         description["transform"] = transform
     save_file(load_file(path), path, {"earmark": json.dumps(description | more)})
@@ -459,7 +459,7 @@ def test_a_classifier_without_a_checksum_is_read(saved: Path):
     intact = load_classifier(saved)
     with safe_open(saved, framework="pt") as file:
         description = json.loads(file.metadata()["earmark"])
-    del description["sha256"]
+    del description["seal"]
     save_file(load_file(saved), saved, {"earmark": json.dumps(description)})
 
     assert load_classifier(saved).fingerprint == intact.fingerprint
@@ -472,5 +472,5 @@ def test_a_swapped_weight_is_noticed(saved: Path):
     tensors["head.weight"] = tensors["head.weight"].flip(0)
     save_file(tensors, saved, metadata)
 
-    with pytest.raises(ValueError, match="is damaged: its content does not match its checksum"):
+    with pytest.raises(ValueError, match="is damaged: its bytes do not fit its checksum"):
         earmark.load_model(str(saved))

@@ -43,7 +43,7 @@ def saved(tmp_path: Path) -> Path:
 def rewritten(path: Path, **changes: object) -> None:
     """The same tensors, with another description and no checksum; None removes an entry."""
     with safe_open(path, framework="pt") as file:
-        description = json.loads(file.metadata()["earmark"]) | {"sha256": None} | changes
+        description = json.loads(file.metadata()["earmark"]) | {"seal": None} | changes
     kept = {name: value for name, value in description.items() if value is not None}
     save_file(load_file(path), path, {"earmark": json.dumps(kept)})
 

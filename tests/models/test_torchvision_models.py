@@ -153,7 +153,7 @@ def test_averaged_weights_are_taken_on_demand(tmp_path: Path):
     torch.save({"model": plain, "model_ema": average.state_dict(), "epoch": 1}, path)
     ema = load_model(f"torchvision:resnet18,{path}", weights="ema")
     assert torch.equal(ema.head.weight, model.fc.weight)
-    with pytest.warns(UserWarning, match="the plain ones are taken; --weights ema"):
+    with pytest.warns(UserWarning, match="the plain ones are taken; weights='ema'"):
         assert torch.equal(load_torchvision("resnet18", path).head.weight, plain["fc.weight"])
 
 

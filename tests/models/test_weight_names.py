@@ -10,7 +10,6 @@ from earmark.models.checkpoints import load_weights
 from earmark.models.weight_names import (
     find_layout_remedy,
     find_shared_prefix,
-    first_names,
     fit_names,
     rename_head,
 )
@@ -148,11 +147,3 @@ def test_the_error_names_the_files_own_prefix_and_the_command():
 )
 def test_shared_prefixes_end_at_a_dot(names: list[str], prefix: str):
     assert find_shared_prefix(names) == prefix
-
-
-def test_first_names():
-    assert [first_names("abcd"), first_names("ab"), first_names("")] == [
-        "a, b, c, ...",
-        "a, b",
-        "nothing",
-    ]

@@ -3,33 +3,32 @@
 import json
 from dataclasses import replace
 
-import altair as alt
-import pytest
 from helpers.report_fakes import fake_records
 
 from earmark.report.exhibits import build_exhibits
 from earmark.report.figures.charts import Figure
 from earmark.report.results_grid import ResultsGrid
 
+MODEL = "fake:1/ImageNet/supervised"
 
-@pytest.mark.parametrize("name", ["my photos", 'it\'s [1.0]: "x"'])
-def test_figures_name_the_own_images(name: str):
+
+def test_figures_name_the_own_images():
+    """What Vega would read as a path or the end of a text is a space."""
+    name = 'it\'s [1.0]: "x"'
     records = [
         replace(record, dataset=name) if record.dataset == "imagenet" else record
-        for record in fake_records(directions=4)
+        for record in fake_records(directions=2)
     ]
-    theirs = build_exhibits(ResultsGrid.from_records(fake_records(directions=4)), "fig-")
 
-    ours = build_exhibits(ResultsGrid.from_records(records), "fig-")
+    figures = build_exhibits(ResultsGrid.from_records(records), "fig-")
 
-    assert ours.keys() == theirs.keys()
-    shown = name if name == "my photos" else "it s  1 0    x "
-    for figure in ours.values():
+    assert len(figures) > 5
+    for figure in figures.values():
         assert isinstance(figure, Figure)
         text = json.dumps([figure.title, figure.caption, figure.spec], ensure_ascii=False)
-        text = text.replace("ImageNet-", "").replace("fake:1/ImageNet/supervised", "")
-        assert "ImageNet" not in text, figure.number
-        alt.Chart.from_dict({k: v for k, v in figure.spec.items() if k != "usermeta"})
-    assert shown in json.dumps(ours["fig-01"].spec, ensure_ascii=False)  # pyright: ignore
-    assert ours["fig-01"].svg().startswith("<svg")  # pyright: ignore
-    assert "fake:1/ImageNet/supervised" in json.dumps(ours["fig-01"].spec)  # pyright: ignore
+        assert "ImageNet" not in text.replace("ImageNet-", "").replace(MODEL, ""), figure.number
+    first = figures["fig-01"]
+    assert isinstance(first, Figure)
+    assert "it s  1 0    x " in json.dumps(first.spec)
+    assert MODEL in json.dumps(first.spec)
+    assert "it s" in first.svg()

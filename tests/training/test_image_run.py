@@ -599,7 +599,10 @@ def test_a_model_that_another_process_just_finished_is_read(
         raise AssertionError
 
     monkeypatch.setattr(image_run, "lock_folder", finish_first)
-    train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path, progress=fail)
+    trained = train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path, progress=fail)
+
+    assert image_run.lock_folder is lock  # so the other process did finish
+    assert same(trained, load_classifier(tmp_path / MODEL_FILE))
 
 
 @pytest.mark.parametrize(

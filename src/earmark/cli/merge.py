@@ -1,7 +1,7 @@
 """The commands ``earmark interpolate``, ``soup`` and ``prune``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -47,6 +47,7 @@ def interpolate(
         ),
     ] = None,
     architecture: options.Architecture = None,
+    weights: options.Weights = None,
     classnames: options.Classnames = None,
     templates: options.Templates = None,
     device: options.Device = "cpu",
@@ -61,7 +62,7 @@ def interpolate(
 
     from ..study.merge import interpolate_models
 
-    config = _load_config(out, architecture, classnames, templates, device)
+    config = _load_config(out, architecture, weights, classnames, templates, device)
     with show_progress() as progress:
         models = interpolate_models(model0, model1, alpha or (0.5,), config, progress=progress)
     if json:
@@ -91,6 +92,7 @@ def soup(
     ] = None,
     skip_unreadable: options.SkipUnreadable = False,
     architecture: options.Architecture = None,
+    weights: options.Weights = None,
     classnames: options.Classnames = None,
     templates: options.Templates = None,
     device: options.Device = "cpu",
@@ -108,7 +110,7 @@ def soup(
     if data is not None and not greedy:
         raise typer.BadParameter("--data is for --greedy: a uniform soup needs no images.")
     config = _load_config(
-        out, architecture, classnames, templates, device, batch_size, skip_unreadable
+        out, architecture, weights, classnames, templates, device, batch_size, skip_unreadable
     )
     with show_progress() as progress:
         if data is None:
@@ -162,6 +164,7 @@ def prune(
     ] = None,
     skip_unreadable: options.SkipUnreadable = False,
     architecture: options.Architecture = None,
+    weights: options.Weights = None,
     classnames: options.Classnames = None,
     templates: options.Templates = None,
     device: options.Device = "cpu",
@@ -176,7 +179,7 @@ def prune(
     from ..study.prune import prune_model
 
     config = _load_config(
-        out, architecture, classnames, templates, device, batch_size, skip_unreadable
+        out, architecture, weights, classnames, templates, device, batch_size, skip_unreadable
     )
     with show_progress() as progress:
         result = prune_model(
@@ -196,6 +199,7 @@ def prune(
 def _load_config(
     out: Path,
     architecture: str | None,
+    weights: Literal["ema", "plain"] | None,
     classnames: Path | None,
     templates: str | None,
     device: str,
@@ -206,7 +210,7 @@ def _load_config(
     from ..study.merge import LoadConfig
 
     encoding = encode_config(device, batch_size, None, "float32", "float32", skip_unreadable)
-    return LoadConfig(out, architecture, classnames, templates, device, encoding)
+    return LoadConfig(out, architecture, weights, classnames, templates, device, encoding)
 
 
 def _trials_table(result: "Soup") -> "Table":

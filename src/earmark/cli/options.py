@@ -37,6 +37,13 @@ Architecture = Annotated[
     str | None,
     model_option(help=f"Architecture of a weights file, e.g. {example_architectures()}."),
 ]
+Weights = Annotated[
+    Literal["ema", "plain"] | None,
+    model_option(
+        help="Weights to take of a file that holds averaged ones (EMA) beside plain ones. "
+        "Default: as the model's own library."
+    ),
+]
 Classnames = Annotated[
     Path | None,
     model_option(

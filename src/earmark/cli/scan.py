@@ -51,6 +51,7 @@ def scan(
     ] = False,
     skip_unreadable: options.SkipUnreadable = False,
     architecture: options.Architecture = None,
+    weights: options.Weights = None,
     role: Annotated[
         Literal["zero-shot", "finetuned", "supervised", "other"] | None,
         options.model_option(help="Role of the model. Default: what its id implies."),

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 from .._io import read_bytes
@@ -14,7 +13,6 @@ SYSTEM_NAMES = frozenset({
 
 _DELIMITERS = (",", ";", "\t")
 _MAX_QUOTED = 80  # characters of a value in an error
-_MAX_NAMES = 3
 
 
 def is_hidden(name: str) -> bool:
@@ -63,16 +61,6 @@ def quote(text: str) -> str:
     ("'cat'", 82)
     """
     return repr(text if len(text) <= _MAX_QUOTED else f"{text[: _MAX_QUOTED - 3]}...")
-
-
-def first_names(names: Sequence[object]) -> str:
-    """Return the first three names and the number of the others.
-
-    >>> first_names(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
-    """
-    shown = ", ".join(map(str, names[:_MAX_NAMES]))
-    return f"{shown} and {len(names) - _MAX_NAMES:,} more" if names[_MAX_NAMES:] else shown
 
 
 def pluralize(number: int, noun: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import first_names, is_hidden, pluralize
+from .._text import first_names
+from .files import is_hidden, pluralize
 from .image_set import ImageSet
 from .registry import DatasetInfo, find_subset_title, imagenet_wnids
 

@@ -17,7 +17,15 @@ from jaxtyping import Bool, Int64
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, model_validator
 from torch import Tensor
 
-from .._io import atomic_write, has_seal, lock_folder, new_seal, read_bytes, write_seal
+from .._io import (
+    DamagedFileError,
+    atomic_write,
+    has_seal,
+    lock_folder,
+    new_seal,
+    read_bytes,
+    write_seal,
+)
 from .._progress import ProgressCallback, no_progress
 from ..models.classifier import Classifier, Head
 from ..models.serialization import read_tensors, save_classifier
@@ -124,7 +132,7 @@ def _is_made(out: Path, name: str) -> bool:
         return False
     try:
         read_tensors(path)
-    except ValueError as error:
+    except DamagedFileError as error:
         warnings.warn(f"{error} The model is trained again.", stacklevel=4)
         return False
     return True

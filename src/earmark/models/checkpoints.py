@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from .._text import first_names
 from ._quiet import one_line
 from .classifier import Head
 from .head_extraction import check_finite_head
@@ -24,7 +25,6 @@ from .weight_names import (
     find_foreign_weights,
     find_layout_remedy,
     find_shared_prefix,
-    first_names,
     iter_endings,
     select_below,
     strip_wrappers,
@@ -215,7 +215,8 @@ def _choose_kind(
     other: WeightsKind = "plain" if default == "ema" else "ema"
     warnings.warn(
         f"{path} holds plain weights under {keys['plain']} and their average (EMA) under "
-        f"{keys['ema']}: the {default} ones are taken; --weights {other} takes the others.",
+        f"{keys['ema']}: the {default} ones are taken; weights={other!r} (--weights {other}) "
+        "takes the others.",
         stacklevel=4,
     )
     return default
@@ -232,7 +233,7 @@ def _describe_content(content: object) -> str:
     if not isinstance(content, dict):
         return f"a {type(content).__name__}"
     keys = [str(key) for key in cast("dict[Any, Any]", content)]
-    return f"a dictionary of {first_names(keys)}"
+    return f"a dictionary of {first_names(keys) or 'nothing'}"
 
 
 def _as_plain(value: Tensor, name: str, file_bytes: int) -> Tensor:
@@ -306,8 +307,8 @@ def _read_linear(path: Path, weights: WeightsKind | None) -> tuple[Tensor, Tenso
     ]
     if len(matrices) != 1:
         raise ValueError(
-            f"{path} does not say which matrix of {first_names(matrices)} is the head: "
-            "save it as weight, of shape (class, feature), and bias."
+            f"{path} does not say which matrix of {first_names(matrices) or 'nothing'} is the "
+            "head: save it as weight, of shape (class, feature), and bias."
         )
     (name,) = matrices
     return state[name], state.get(f"{name.removesuffix('weight')}bias")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._io import check_regular_file, read_json
+from .._io import check_regular_file
 from ._quiet import one_line
 from .classifier import Classifier
 from .family import describe_model_ids, families, get_family
@@ -124,14 +124,9 @@ def _load_path(path: Path) -> Classifier:
 
 
 def _load_folder(path: Path) -> Classifier:
-    if (adapter := path / "adapter_config.json").is_file():
-        settings = read_json(adapter)
-        base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
-        raise ValueError(
-            f"The folder {path} holds an adapter of the model {base!r}: merge it into that model "
-            "with merge_and_unload() of peft, write the result with save_pretrained() and give "
-            "hf:FOLDER."
-        )
+    from .hf_files import check_no_adapter
+
+    check_no_adapter(path)
     marked = [family for family in families().values() if family.folder_file]
     for family in marked:
         if (path / family.folder_file).is_file():

@@ -8,12 +8,12 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from .._io import check_regular_file, read_json
-from .allowed_arguments import (
+from .allowed_arguments import check_arguments
+from .hf_arguments import (
     HF_MODEL_TYPES,
     ImageProcessorConfig,
     ProcessorConfig,
     TokenizerConfig,
-    check_arguments,
     hf_config_list,
 )
 
@@ -31,6 +31,12 @@ TOKENIZER_FILES = (
 )
 """Names of the files that a tokenizer of transformers may have."""
 
+_MODEL_PATTERNS = (  # of file names in a repository, without its other folders
+    *TOKENIZER_FILES,
+    *("config.json", "preprocessor_config.json", "processor_config.json", "adapter_config.json"),
+    *("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
+)
+_PICKLE_PATTERN = "pytorch_model*.bin*"
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -42,28 +48,46 @@ _CLOSED_LISTS: Mapping[str, Callable[[], type[BaseModel]]] = {
 }
 
 
-def check_model_files(name_or_path: str) -> None:
+def download_model(repository: str) -> Path:
+    """Return a folder with a repository's configs, tokenizer and weights, of one commit."""
+    # transformers itself would ask again for each file, after the check of what it got before.
+    from huggingface_hub import snapshot_download
+
+    folder = Path(snapshot_download(repository, allow_patterns=[*_MODEL_PATTERNS]))
+    if not any(folder.glob("*.safetensors")):
+        snapshot_download(repository, allow_patterns=[_PICKLE_PATTERN], revision=folder.name)
+    return folder
+
+
+def check_model_files(folder: Path) -> None:
     """Raise a ValueError if the files of a model ask for code or for another place."""
-    folder = Path(name_or_path)
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in folder.iterdir():
         if not path.is_dir():
             check_regular_file(path)
-    if (path := _find_file(name_or_path, "adapter_config.json")) is not None:
-        raise ValueError(
-            f"{path} makes this a LoRA adapter, which needs another model: merge the two with "
-            "merge_and_unload() of peft, and write the result with save_pretrained()."
-        )
+    check_no_adapter(folder)
     for file in _CLOSED_LISTS:
-        if (path := _find_file(name_or_path, file)) is not None:
-            _check_config(path)
+        if (folder / file).exists():
+            _check_config(folder / file)
     for file in _INDEX_FILES:
-        if (path := _find_file(name_or_path, file)) is not None:
-            _check_index(path, read_json(path))
+        if (folder / file).exists():
+            _check_index(folder / file, read_json(folder / file))
 
 
-def has_vocabulary(name_or_path: str) -> bool:
-    """Return whether a model has the vocabulary of a tokenizer."""
-    return any(_find_file(name_or_path, file) for file in VOCABULARY_FILES)
+def check_no_adapter(folder: Path) -> None:
+    """Raise a ValueError for a folder of an adapter, with the model that it needs."""
+    if (path := folder / "adapter_config.json").exists():
+        settings = read_json(path)
+        base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+        raise ValueError(
+            f"The folder {folder} holds an adapter of the model {base!r}: merge it into that model "
+            "with merge_and_unload() of peft, write the result with save_pretrained() and give "
+            "hf:FOLDER."
+        )
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Return whether a folder has the vocabulary of a tokenizer."""
+    return any((folder / file).exists() for file in VOCABULARY_FILES)
 
 
 def _check_config(path: Path) -> None:
@@ -86,27 +110,13 @@ def check_model_type(model_type: object) -> None:
 def check_tokenizer_files(folder: Path) -> None:
     """Raise a ValueError if a folder has no vocabulary, or a config that asks for code."""
     present = [file for file in TOKENIZER_FILES if (folder / file).exists()]
-    if not set(present) & set(VOCABULARY_FILES):
+    if not has_vocabulary(folder):
         raise ValueError(f"{folder} has none of the files {', '.join(VOCABULARY_FILES)}")
     for file in present:
         check_regular_file(folder / file)
     for file in ("tokenizer_config.json", "config.json"):
         if (folder / file).exists():
             _check_config(folder / file)
-
-
-def _find_file(name_or_path: str, file: str) -> Path | None:
-    """Return the path of a model's file, which may be downloaded; None if there is none."""
-    from transformers.utils.hub import cached_file
-
-    path = cached_file(
-        name_or_path,
-        file,
-        local_files_only=Path(name_or_path).is_dir(),
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if path is None else Path(path)
 
 
 def _check_index(path: Path, content: object) -> None:

@@ -4,7 +4,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -19,11 +19,18 @@ from torch import Tensor, nn
 from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from ._quiet import download_errors, one_line, quiet
 from .allocation import AllocationLimit
-from .allowed_arguments import HfArchitecture, check_arguments, hf_config_list
+from .allowed_arguments import check_arguments
 from .checkpoints import check_finite_weights
 from .classifier import Classifier, EncoderSpec, Head, Role, TextTower, update_digest
 from .head_extraction import class_names, empty_head, probe_output, split_head, strip_head
-from .hf_files import VOCABULARY_FILES, check_model_files, check_model_type, has_vocabulary
+from .hf_arguments import HfArchitecture, hf_config_list
+from .hf_files import (
+    VOCABULARY_FILES,
+    check_model_files,
+    check_model_type,
+    download_model,
+    has_vocabulary,
+)
 from .preprocessing import Preprocessing
 
 _TEXT_BATCH_SIZE = 128
@@ -68,8 +75,10 @@ def load_hf(name_or_path: str) -> Classifier:
     # classifier: for ViT the first token, for DINOv2 the first token and the mean of the
     # others. SigLIP's bias of logits, the same for all classes, is left out.
     with _load_errors(name_or_path):
-        check_model_files(name_or_path)
-        classifier, lacks_vocabulary = _load(name_or_path)
+        is_folder = Path(name_or_path).is_dir()
+        folder = Path(name_or_path) if is_folder else download_model(name_or_path)
+        check_model_files(folder)
+        classifier, lacks_vocabulary = _load(folder, name_or_path)
     if lacks_vocabulary:
         warnings.warn(
             f"hf:{name_or_path} comes without its text tower, since it has none of the tokenizer's "
@@ -132,41 +141,41 @@ def _load_errors(name_or_path: str) -> Generator[None]:
         ) from error
 
 
-def _load(name_or_path: str) -> tuple[Classifier, bool]:
+def _load(folder: Path, name: str) -> tuple[Classifier, bool]:
     """Return the classifier, and whether its texts cannot be read."""
     from transformers import AutoConfig
 
     try:
         config: Any = AutoConfig.from_pretrained(
-            name_or_path, local_files_only=Path(name_or_path).is_dir(), trust_remote_code=False
+            folder, local_files_only=True, trust_remote_code=False
         )
     except ValueError as error:
         raise OSError(str(error)) from error  # of an incomplete config.json
     kind = _class_name(config)
-    transform = _preprocessing(name_or_path, config)
-    model, new_head = _load_pretrained(name_or_path, kind, config)
+    transform = _preprocessing(folder, config, name)
+    model, new_head = _load_pretrained(folder, kind, config, name)
     encoder = _encoder(model)
     side: Any = getattr(config, "image_size", transform.resize or 224)
     size = transform.input_size or (side, side)
     path, head = "", None
     if kind not in _TOWER_CLASSES:
-        path, head = split_head(encoder, size, model_name=f"hf:{name_or_path}")
+        path, head = split_head(encoder, size, model_name=f"hf:{name}")
     if head is None or new_head:
         head = empty_head(probe_output(encoder, size).shape[1])
     has_text = hasattr(model, "text_model")
     # Without a vocabulary, transformers makes a tokenizer that reads all texts alike.
-    lacks_vocabulary = has_text and not has_vocabulary(name_or_path)
+    lacks_vocabulary = has_text and not has_vocabulary(folder)
     is_complete = has_text and not lacks_vocabulary
-    text = _load_text_tower(name_or_path, model, config) if is_complete else None
+    text = _load_text_tower(folder, model, config) if is_complete else None
     classifier = Classifier(
-        name=f"hf:{name_or_path}",
+        name=f"hf:{name}",
         role=_role(config, head, text),
         encoder=encoder,
         head=head,
         classes=_labels(config, len(head.weight)),
         transform=transform,
         backbone=config.model_type,
-        pretraining=Path(name_or_path).name,
+        pretraining=Path(name).name,
         text_tower=text,
         spec=EncoderSpec("hf", _architecture(kind, config, path)),
     )
@@ -195,30 +204,28 @@ def _class_name(config: Any, *, named: Any = None) -> str:
     return choices[0]
 
 
-def _load_pretrained(name_or_path: str, kind: str, config: Any) -> tuple[Any, bool]:
+def _load_pretrained(folder: Path, kind: str, config: Any, name: str) -> tuple[Any, bool]:
     """Return the model, and whether its head is new, since the file has a backbone only."""
     import transformers
 
-    folder = Path(name_or_path)
-    files = [path for path in folder.glob("*") if path.suffix in {".safetensors", ".bin"}]
-    size = sum(path.stat().st_size for path in files)
-    with AllocationLimit(size) if folder.is_dir() else nullcontext():
+    files = [path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin"}]
+    with AllocationLimit(sum(path.stat().st_size for path in files)):
         model, report = getattr(transformers, kind).from_pretrained(
-            name_or_path,
+            folder,
             config=config,
-            local_files_only=folder.is_dir(),
+            local_files_only=True,
             trust_remote_code=False,
             weights_only=True,
             output_loading_info=True,
         )
-    check_finite_weights(model.state_dict(), model_name=f"hf:{name_or_path}")
+    check_finite_weights(model.state_dict(), model_name=f"hf:{name}")
     missing: set[str] = set(report["missing_keys"])
     new = {key for key in missing if re.search(r"(^|\.)(classifier|head)\.", key)}
     if kind in (config.architectures or []):
         new = set[str]()
     if absent := sorted(missing - new):
         raise ValueError(
-            f"The weights in hf:{name_or_path} are not complete for {kind}: {len(absent)} "
+            f"The weights in hf:{name} are not complete for {kind}: {len(absent)} "
             f"missing ({', '.join(absent[:3])})."
         )
     return model.requires_grad_(requires_grad=False).eval().float(), bool(new)
@@ -266,17 +273,16 @@ def _labels(config: Any, classes: int) -> tuple[str, ...]:
     return class_names(classes)
 
 
-def _preprocessing(name_or_path: str, config: Any) -> Preprocessing:
+def _preprocessing(folder: Path, config: Any, name: str) -> Preprocessing:
     from transformers import AutoImageProcessor
 
-    local = Path(name_or_path).is_dir()
     processor: dict[str, Any] = AutoImageProcessor.from_pretrained(
-        name_or_path, config=config, local_files_only=local, trust_remote_code=False
+        folder, config=config, local_files_only=True, trust_remote_code=False
     ).to_dict()
     kind = re.sub("ImageProcessor(Fast|Pil)?$", "", str(processor["image_processor_type"]))
     if reason := _unsupported_reason(kind, processor):
         raise ValueError(
-            f"The preprocessing of hf:{name_or_path} is not supported: {reason}; earmark "
+            f"The preprocessing of hf:{name} is not supported: {reason}; earmark "
             "resizes, crops the center, rescales by 1/255 and normalizes."
         )
     read_geometry = _convnext_geometry if kind == "ConvNext" else _standard_geometry
@@ -326,11 +332,11 @@ def _sides(size: Any) -> tuple[int, int]:
     return size["height"], size["width"]
 
 
-def _load_text_tower(name_or_path: str, model: Any, config: Any) -> TextTower:
+def _load_text_tower(folder: Path, model: Any, config: Any) -> TextTower:
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(
-        name_or_path, local_files_only=Path(name_or_path).is_dir(), trust_remote_code=False
+        folder, local_files_only=True, trust_remote_code=False
     )
     tower = _TransformersTextEncoder(model)
     return TextTower(

@@ -153,13 +153,12 @@ def _load(name: str, pretrained: str | None, weights: WeightsKind | None) -> _Lo
         if pretrained is not None:
             raise ValueError(f"{name} brings its own weights: leave out {pretrained!r}.")
         if name.startswith(_HUB_PREFIX):
-            with _fetch_errors(name, alternative=f"{_FOLDER_PREFIX}FOLDER"):
-                paths = _fetch(name.removeprefix(_HUB_PREFIX))
-            return _load_folder(*paths, name)
+            return _load_repository(name)
         folder = Path(name.removeprefix(_FOLDER_PREFIX))
         if not folder.is_dir():
             raise FileNotFoundError(f"No folder {folder}: check the path after {_FOLDER_PREFIX}.")
-        return _load_folder(folder / _CONFIG_FILE, _find_weights(folder), str(folder))
+        _check_config(folder / _CONFIG_FILE, str(folder))
+        return _load_folder(folder, _find_weights(folder), str(folder))
     from open_clip import is_pretrained_cfg
 
     architecture = name.replace("/", "-")
@@ -168,17 +167,21 @@ def _load(name: str, pretrained: str | None, weights: WeightsKind | None) -> _Lo
     return _load_file(architecture, Path(pretrained or ""), weights)
 
 
-def _fetch(repository: str) -> tuple[Path, Path]:
-    """Return the paths of a repository's config and weights, which may be downloaded."""
+def _load_repository(name: str) -> _LoadedModel:
+    """Load a model of a hub, whose config is checked before anything else is downloaded."""
     from open_clip import factory
 
-    config = factory.download_pretrained_from_hf(repository, filename=_CONFIG_FILE)
-    content = read_json(Path(config))
-    if isinstance(content, dict) and "hf_tokenizer_name" in str(cast("Any", content)):
+    def download(**file: str) -> Path:
+        with _fetch_errors(name, alternative=f"{_FOLDER_PREFIX}FOLDER"):
+            return Path(factory.download_pretrained_from_hf(name.removeprefix(_HUB_PREFIX), **file))
+
+    path = download(filename=_CONFIG_FILE)
+    config = _check_config(path, name)
+    if config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
         for file in TOKENIZER_FILES:
-            with suppress(Exception):  # no repository has all of them
-                factory.download_pretrained_from_hf(repository, filename=file)
-    return Path(config), Path(factory.download_pretrained_from_hf(repository))
+            with suppress(ValueError):  # no repository has all of them
+                download(filename=file)
+    return _load_folder(path.parent, download(), name)
 
 
 def _find_weights(folder: Path) -> Path:
@@ -192,27 +195,30 @@ def _find_weights(folder: Path) -> Path:
     )[0]
 
 
-def _load_folder(config_path: Path, weights_path: Path, name: str) -> _LoadedModel:
-    """Load a model whose config and weights lie in one folder, after a check of the config."""
+def _check_config(path: Path, name: str) -> dict[str, Any]:
+    """Return a config of open_clip; a ValueError names what a file must not ask for."""
     # open_clip itself would open what the config names, and run a tokenizer's own code.
     try:
-        config = read_json(config_path)
+        config = read_json(path)
     except (OSError, ValueError) as error:
         raise ValueError(_unusable_folder(name, error)) from error
     if not isinstance(config, dict) or "model_cfg" not in config:
         raise ValueError(_unusable_folder(name, ValueError(f"{_CONFIG_FILE} has no model_cfg")))
-    check_arguments(config, OpenClipConfig, source=config_path, alternative=_FILE_FORM)
-    source = f"open_clip's {name}"
+    check_arguments(config, OpenClipConfig, source=path, alternative=_FILE_FORM)
+    return cast("dict[str, Any]", config)
+
+
+def _load_folder(folder: Path, weights_path: Path, name: str) -> _LoadedModel:
+    """Load the weights of a folder whose config was checked."""
+    source = f"{_FOLDER_PREFIX}{folder}"
     try:
         with AllocationLimit(weights_path.stat().st_size):
-            model = _create(f"{_FOLDER_PREFIX}{config_path.parent}", load_weights=False)
-        state = read_state_dict(weights_path)
-        load_weights(model, _adapt_state(state, model), model_name=source)
+            model = _create(source, load_weights=False)
+        state = _adapt_state(read_state_dict(weights_path), model)
+        load_weights(model, state, model_name=f"open_clip's {name}")
     except Exception as error:  # open_clip raises errors of any type for what it cannot build
         raise ValueError(_unusable_folder(name, error)) from error
-    return _LoadedModel(
-        model, _config(f"{_FOLDER_PREFIX}{config_path.parent}"), folder=config_path.parent
-    )
+    return _LoadedModel(model, _config(source), folder=folder)
 
 
 def _unusable_folder(name: str, error: Exception) -> str:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,15 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .._io import atomic_write, parse_json
+from .._io import DamagedFileError, atomic_write, has_seal, new_seal, parse_json, write_seal
 from ._quiet import one_line
 from .allocation import AllocationLimit
 from .allowed_arguments import ClosedList, Text, Word, check_arguments
-from .classifier import Classifier, EncoderSpec, Head, Role, update_digest
+from .classifier import Classifier, EncoderSpec, Head, Role
 from .family import get_family
 
 MAX_CLASSES = 1_000_000
-_METADATA_KEY, _SEAL_KEY = "earmark", "sha256"
+_METADATA_KEY, _SEAL_KEY = "earmark", "seal"
 
 
 class _Blueprint(ClosedList):
@@ -114,32 +113,27 @@ def write_tensors(
             raise ValueError(f"{name} holds values that are not finite in {dtype}.")
     contiguous = {name: value.contiguous() for name, value in stored.items()}
     # One entry of metadata: safetensors writes several in an order of chance.
-    sealed = {**description, _SEAL_KEY: _seal(contiguous, description)}
+    seal = new_seal()
+    metadata = {_METADATA_KEY: json.dumps({**description, _SEAL_KEY: seal})}
     with atomic_write(path) as tmp_path:
-        save_file(contiguous, tmp_path, {_METADATA_KEY: json.dumps(sealed)})
+        save_file(contiguous, tmp_path, metadata)
+        write_seal(tmp_path, seal)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors, floats as float32, and the description of `write_tensors`."""
+    # A DamagedFileError says that the file is not as it was written; older files have no seal.
     description = _read_description(path)
+    is_sealed = has_seal(path)
+    if description.pop(_SEAL_KEY, None) is not None and not is_sealed:
+        raise DamagedFileError(f"{path} is damaged: its checksum cannot be read.")
     with _open(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    seal = description.pop(_SEAL_KEY, None)
-    if seal not in {None, _seal(tensors, description)}:  # older files have none
-        raise ValueError(
-            f"{path} is damaged: its content does not match its checksum. Copy or make it again."
-        )
     upcast = {
         name: value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
     }
     return upcast, description
-
-
-def _seal(tensors: Mapping[str, Tensor], description: Mapping[str, object]) -> str:
-    digest = sha256(json.dumps(description, sort_keys=True).encode())
-    update_digest(digest, tensors)
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -150,7 +144,7 @@ def _open(path: Path) -> Generator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}).") from error
+        raise DamagedFileError(f"{path} is not a safetensors file ({error}).") from error
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -183,7 +177,7 @@ class _Description(ClosedList):
     blueprint: _Blueprint | None = None
     architecture: Literal["lab-resnet"] | None = None  # lab models of the first format
     widths: dict[Word, Any] | None = None
-    sha256: Word | None = None  # of tensors and description; older files have none
+    seal: Text | None = None  # older files have none
 
 
 def _build_encoder(spec: EncoderSpec, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:

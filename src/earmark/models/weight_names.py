@@ -8,6 +8,8 @@ from itertools import takewhile
 
 from torch import Tensor, nn
 
+from .._text import first_names
+
 # Attributes under which training code keeps a model: DistributedDataParallel and
 # AveragedModel (module), torch.compile (_orig_mod), modules of Lightning.
 _WRAPPERS = {"module", "_orig_mod", "model", "net", "network", "backbone"}
@@ -163,12 +165,6 @@ def find_shared_prefix(names: Collection[str]) -> str:
     words = zip(*(name.split(".")[:-1] for name in names), strict=False)
     shared = takewhile(lambda column: len({*column}) == 1, words)
     return "".join(f"{column[0]}." for column in shared)
-
-
-def first_names(names: Collection[str]) -> str:
-    """Return the first three of some names."""
-    first = ", ".join([*names][:3])
-    return f"{first}, ..." if len(names) > 3 else first or "nothing"
 
 
 def _iter_wrapped(name: str) -> Iterator[tuple[str, str]]:

@@ -12,8 +12,10 @@ import torch
 from .._progress import ProgressCallback, no_progress
 from ..activations import EncodeConfig, cached_activations
 from ..data.image_set import ImageSet
+from ..models.checkpoints import WeightsKind
 from ..models.classifier import Classifier
 from ..models.factory import load_model
+from ..models.model_id import parse_model_id
 from ..models.serialization import is_earmark_file, save_classifier
 from ..models.zeroshot import load_prompts
 from ..weights.interpolation import interpolate_classifiers
@@ -30,6 +32,7 @@ class LoadConfig:
 
     out: Path  # also of cached activations and zero-shot heads
     architecture: str | None = None  # of the models that are files of weights
+    weights: WeightsKind | None = None  # of files that hold averaged ones beside plain ones
     classnames: Path | None = None  # for the heads of models that have none
     templates: str | None = None  # "openai", "simple" or a file
     device: str = "cpu"
@@ -41,9 +44,12 @@ class LoadConfig:
         is_own = path.suffix == ".safetensors" and path.is_file() and is_earmark_file(path)
         if self.classnames is not None or self.templates is not None:
             prompts = load_prompts(self.classnames, self.templates)
+        architecture = self.architecture if path.is_file() and not is_own else None
+        model_id = parse_model_id(f"{architecture},{name}" if architecture else name)
         return load_model(
             name,
-            architecture=self.architecture if path.is_file() and not is_own else None,
+            architecture=architecture,
+            weights=self.weights if model_id.name and model_id.file else None,
             prompts=prompts or "imagenet",
             device=self.device,
             cache=self.out / "heads",

@@ -14,7 +14,7 @@ from .._progress import ProgressCallback, no_progress
 from ..activations import EncodeConfig, cached_activations
 from ..data.image_folder import list_folders, read_folder_for_head
 from ..data.registry import class_ids, objectnet_labels
-from ..models.checkpoints import read_head
+from ..models.checkpoints import WeightsKind, read_head
 from ..models.classifier import Classifier, Role
 from ..models.factory import load_model
 from ..models.head_extraction import check_head, class_names
@@ -37,6 +37,7 @@ class ScanConfig:
     data: Path
     out: Path  # for activations, heads and results
     architecture: str | None = None  # of a weights file
+    weights: WeightsKind | None = None  # of a file that holds averaged ones beside plain ones
     role: Role | None = None  # None keeps what its id implies
     classnames: Path | None = None  # file, for a zero-shot head
     templates: str | None = None  # "openai", "simple" or a file
@@ -168,6 +169,7 @@ def _load_classifier(config: ScanConfig, progress: ProgressCallback) -> Classifi
         classifier = load_model(
             config.model,
             architecture=config.architecture,
+            weights=config.weights,
             prompts=None if has_new_head else _choose_prompts(config),
             device=config.device,
             cache=config.out / "heads",

@@ -10,6 +10,7 @@ from typing import Any
 
 from .._progress import ProgressCallback, no_progress
 from ..data.image_folder import list_folders
+from ..models.checkpoints import WeightsKind
 from ..models.classifier import Classifier
 from ..models.factory import load_model
 from ..models.zeroshot import load_prompts
@@ -50,6 +51,7 @@ def finetune_model(  # noqa: PLR0913
     config: TrainConfig,
     *,
     architecture: str | None = None,
+    weights: WeightsKind | None = None,
     classnames: Path | None = None,
     templates: str | None = None,
     progress: ProgressCallback = no_progress,
@@ -60,6 +62,7 @@ def finetune_model(  # noqa: PLR0913
     classifier = load_model(
         model,
         architecture=architecture,
+        weights=weights,
         prompts=load_prompts(classnames, templates) if has_prompts else "imagenet",
         device=config.process_device,
         cache=config.out / "heads",

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .._io import atomic_write, lock_folder, read_json
+from .._io import DamagedFileError, atomic_write, lock_folder, read_json
 from .._progress import ProgressCallback, no_progress
 from ..data.image_set import ImageSet
 from ..data.loader import LoadedBatch, load_batches
@@ -96,11 +96,10 @@ def _read_model(out: Path) -> Classifier | None:
     if not path.is_file():
         return None
     try:
-        read_tensors(path)
-    except ValueError as error:
+        return load_classifier(path)
+    except DamagedFileError as error:
         warnings.warn(f"{error} The model is trained again.", stacklevel=3)
         return None
-    return load_classifier(path)
 
 
 def _lock_run(out: Path) -> AbstractContextManager[None]:
@@ -235,7 +234,7 @@ class _TrainingRun:
             return None
         try:
             tensors, description = read_tensors(path)
-        except ValueError as error:
+        except DamagedFileError as error:
             warnings.warn(f"{error} The run starts anew.", stacklevel=5)
             return None
         if description.get("run") != self.identity:

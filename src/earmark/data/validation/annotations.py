@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..._text import first_names
 from ..broden import (
     BrodenRow,
     describe_outside_links,
@@ -18,7 +19,7 @@ from ..broden import (
     read_broden_labels,
     read_broden_rows,
 )
-from ..files import first_names, pluralize
+from ..files import pluralize
 from ..image_folder import read_unlabeled, walk_files
 from ..image_set import ImageSet, decode
 from ..imagenet_val import read_flat_val

@@ -10,8 +10,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ..._text import first_names
 from ..coverage import Coverage
-from ..files import first_names, pluralize
+from ..files import pluralize
 from ..image_folder import (
     count_from_1,
     find_closest_class,

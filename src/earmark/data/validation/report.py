@@ -9,8 +9,9 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from ..._io import atomic_write
+from ..._text import first_names
 from ..decode import PIXEL_LIMIT_VARIABLE
-from ..files import first_names, pluralize
+from ..files import pluralize
 from ..image_set import ImageSet, UnreadableImage
 
 # control characters, which would end a line or steer a terminal

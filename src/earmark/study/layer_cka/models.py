@@ -1,6 +1,5 @@
 """Layer-wise CKA of two models, from their ids to a CSV file."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from ..._io import atomic_write
 from ..._progress import ProgressCallback, no_progress
+from ..._text import format_csv
 from ...models.factory import load_model
 from .compare import LayerCKAConfig, LayerCKAResult, compare_layers, find_comparison_sets
 
@@ -75,11 +75,7 @@ def compare_models(  # noqa: PLR0913
     comparison = ModelComparison(results, out / CSV_FILE if out else None)
     if comparison.path:
         rows = comparison.rows()
-        with (
-            atomic_write(comparison.path) as tmp_path,
-            tmp_path.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        with atomic_write(comparison.path) as tmp_path:
+            text = format_csv([*rows[0]], ([*row.values()] for row in rows))
+            tmp_path.write_text(text, encoding="utf-8", newline="")
     return comparison
