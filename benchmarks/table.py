@@ -13,7 +13,7 @@ from .measuring import Line, Work
 
 Measured = Sequence[tuple[Work, Sequence[Line]]]
 
-HEADINGS = ("way", "median (least to most)", "memory at the peak", "ratio", "asked", "met")
+HEADINGS = ("way", "median (least to most)", "memory at the peak", "ratio", "target", "met")
 
 
 def shown(work: Work, lines: Sequence[Line]) -> Table:
@@ -85,7 +85,7 @@ def missed(measured: Measured) -> list[str]:
     """The targets that were not met, one text each."""
     lines = [line for _, found in measured for line in found]
     return [
-        f"{line.work}: {line.way}: {_ratio(line) or _spread(line)}, asked {_asked(line)}"
+        f"{line.work}: {line.way}: {_ratio(line) or _spread(line)}, target {_target(line)}"
         for line in lines
         if line.met is False or line.memory_met is False
     ]
@@ -98,7 +98,7 @@ def cells(line: Line) -> tuple[str, ...]:
         _spread(line),
         _memory(line),
         _ratio(line),
-        _asked(line),
+        _target(line),
         ", ".join(
             "yes" if met else "**no**" for met in (line.met, line.memory_met) if met is not None
         ),
@@ -170,7 +170,7 @@ def _ratio(line: Line) -> str:
     return "; ".join(said)
 
 
-def _asked(line: Line) -> str:
+def _target(line: Line) -> str:
     said: list[str] = []
     if line.target is not None:
         sign = "≥" if line.role == "peer" else "≤"

@@ -204,14 +204,14 @@ def test_markdown_and_json_hold_the_same(tmp_path: Path, capsys: pytest.CaptureF
     assert "earmark" in capsys.readouterr().out
 
 
-def test_cells_say_what_is_asked_and_what_is_missing():
+def test_cells_have_the_target_and_say_what_is_missing():
     adding = work(*WAYS)
     found = [cells(line) for line in lines(adding, ROUNDS, PEAKS)]
 
     assert found[0][1:2] == ("2 s (1 s to 4 s)",)
     assert found[0][4] == "≤ 2.5 s; ≤ < 1 MiB"
-    asked = ("takes 200 x as long; 0.40 of its memory", "≥ 150; ≤ 0.50", "yes, yes")
-    assert found[1][3:] == asked
+    with_target = ("takes 200 x as long; 0.40 of its memory", "≥ 150; ≤ 0.50", "yes, yes")
+    assert found[1][3:] == with_target
     assert found[5][1] == "not run"
     text = markdown([(adding, lines(adding, ROUNDS, PEAKS))], {}, about="Given.")
     assert all(" | ".join(row) in text for row in found)

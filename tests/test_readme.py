@@ -63,8 +63,15 @@ def test_links_are_files_of_the_repository_or_the_paper(page: Path):
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
 
     for link in links:
-        if not link.startswith("https://arxiv.org/"):
-            assert (page.parent / link).exists(), link
+        if link.startswith("https://arxiv.org/"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), flags=re.MULTILINE)
+            words = (re.sub(r"[^\w -]", "", title.lower()) for title in titles)
+            assert anchor in {text.replace(" ", "-") for text in words}, link
 
 
 def test_the_page_of_records_has_every_column_and_quantity():

@@ -60,6 +60,24 @@ def test_others_can_read_the_columns(tmp_path: Path):
     )
 
 
+def test_names_of_other_bytes_are_written_with_a_mark(tmp_path: Path):
+    record = Record("caf\udce9", "b", "p", "other", "accuracy", 0.5, item="\ud800", note="é")
+
+    write_records(tmp_path / "r", [record, replace(record, model="plain", item="")])
+
+    first, second = read_records(tmp_path / "r")
+    assert (first.model, first.item, first.note) == ("caf\ufffd", "\ufffd", "é")
+    assert (second.model, second.item) == ("plain", "")
+
+
+def test_records_before_the_preprocessing_are_read(tmp_path: Path):
+    table = Records([Record("m", "b", "p", "other", "accuracy", 0.5)]).to_arrow()
+    older = table.drop_columns("preprocessing").replace_schema_metadata({b"earmark format": b"2"})
+    pyarrow.parquet.write_table(older, tmp_path / "r")
+
+    assert read_records(tmp_path / "r")[0].preprocessing == ""
+
+
 def test_selects_by_every_field_given():
     rows = [
         Record("m", "b", "p", role, "accuracy", 0.5, dataset=dataset)

@@ -29,8 +29,8 @@ from .signatures.concepts import ConceptProbe as ConceptProbe
 from .signatures.concepts import average_precision as average_precision
 from .signatures.concepts import probe_concepts as probe_concepts
 from .signatures.concepts import venn_regions as venn_regions
+from .signatures.decomposition import center_over_classes as center_over_classes
 from .signatures.directions import Directions as Directions
-from .signatures.directions import center_over_classes as center_over_classes
 from .signatures.directions import complete_basis as complete_basis
 from .signatures.directions import importance_intervals as importance_intervals
 from .signatures.directions import privileged_directions as privileged_directions

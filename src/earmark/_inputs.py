@@ -11,6 +11,9 @@ from torch import Tensor
 Array: TypeAlias = Tensor | np.ndarray
 ActivationsLike: TypeAlias = Array | Iterable[Any]  # one `Array`, or batches of `Array`
 
+PRECISIONS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+"""Types that weights are stored in, the coarsest first."""
+
 TILE_SIZE = 1024
 """Images processed at a time, which bounds memory."""
 
@@ -101,6 +104,11 @@ def as_float64(values: object) -> Tensor:
         raise ValueError(f"An array of numbers is needed: {error}") from error
 
 
+def exact_precisions(values: Tensor) -> list[torch.dtype]:
+    """Return the types that hold all values exactly, the coarsest first."""
+    return [p for p in PRECISIONS if values.to(p).to(values.dtype).equal(values)]
+
+
 def as_kernel_rows(chunk: Array) -> Float[np.ndarray, "image feature"]:
     """Return a chunk as the contiguous float array that compiled kernels read."""
     # Float32 and float64 stay; narrower floats become float32, all else float64.
@@ -116,20 +124,15 @@ def as_kernel_rows(chunk: Array) -> Float[np.ndarray, "image feature"]:
     return np.ascontiguousarray(chunk, np.float32 if chunk.dtype.char == "e" else None)
 
 
-def as_index_vector(values: object, name: str) -> np.ndarray:
-    """Return a 1-D array of booleans or int64, one per image; errors call it ``name``."""
-    array = _as_vector(values, name, kinds="iub", wanted="whole numbers")
-    return array if array.dtype.kind == "b" else array.astype(np.int64)
-
-
-def as_label_vector(values: object, name: str) -> np.ndarray:
-    """Return a 1-D int64 array of labels, one per image; errors call it ``name``."""
-    return _as_vector(values, name, kinds="iu", wanted="whole numbers").astype(np.int64)
+def as_label_vector(values: object, name: str, *, each: str = "image") -> np.ndarray:
+    """Return a 1-D int64 array of labels, one per image or class; errors call it ``name``."""
+    wanted = f"whole numbers, one per {each}"
+    return _as_vector(values, name, kinds="iu", wanted=wanted).astype(np.int64)
 
 
 def as_boolean_vector(values: object, name: str) -> np.ndarray:
     """Return a 1-D array of booleans, one per image; errors call it ``name``."""
-    return _as_vector(values, name, kinds="b", wanted="booleans")
+    return _as_vector(values, name, kinds="b", wanted="booleans, one per image")
 
 
 def _as_vector(values: object, name: str, *, kinds: str, wanted: str) -> np.ndarray:
@@ -137,11 +140,9 @@ def _as_vector(values: object, name: str, *, kinds: str, wanted: str) -> np.ndar
     try:
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.array(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be {wanted}, one per image: {error}") from error
+        raise ValueError(f"{name} must be {wanted}: {error}") from error
     if array.ndim != 1 or array.dtype.kind not in kinds:
-        raise ValueError(
-            f"{name} must be {wanted}, one per image, got {array.dtype} of shape {array.shape}."
-        )
+        raise ValueError(f"{name} must be {wanted}, got {array.dtype} of shape {array.shape}.")
     return array.copy()
 
 

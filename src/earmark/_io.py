@@ -96,7 +96,7 @@ def has_seal(path: Path) -> bool:
     fits = (seal[1] == _hash_around(content, seal.start(1)) for seal in _SEAL.finditer(content))
     is_first_right = next(fits, None)
     if is_first_right is False and not any(fits):
-        raise DamagedFileError(f"{path} is damaged: its bytes do not fit its checksum.")
+        raise DamagedFileError(f"{path} is damaged: its checksum does not match.")
     return is_first_right is not None
 
 

@@ -6,10 +6,12 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 # Control characters reach a terminal as commands; line separators and overrides of the
-# direction change what stands around them.
+# direction change what stands around them. Lone surrogates, of names that are not UTF-8, are no
+# text that can be written.
 _CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_NAMES = 3
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -21,6 +23,15 @@ def replace_control_characters(text: str) -> str:
     'a�[31mb'
     """
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def replace_surrogates(text: str) -> str:
+    r"""Return text that can be written as UTF-8, with a mark in place of each lone surrogate.
+
+    >>> replace_surrogates("caf\udce9")
+    'caf�'
+    """
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def format_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -20,6 +20,7 @@ from .data.image_set import ImageSet
 from .data.imagenet import read_dataset as read_known_dataset
 from .data.registry import DATASETS, class_ids
 from .models.classifier import Classifier, Role
+from .models.own_code import ModelFrom, read_model_from
 from .records import SAMPLES_FOLDER, SCAN_FILE, Record, Records, read_records
 from .signatures.effective_robustness import Baseline
 from .study.baselines import load_baseline
@@ -164,6 +165,7 @@ class ScanResult:
         records: Everything that was measured.
         missing: Pairs of what could not be measured and the data that it needs.
         folder: Folder of the results, if one was given.
+        preprocessing: What is done to each image before the model sees it, by setting.
     """
 
     model: str
@@ -172,6 +174,7 @@ class ScanResult:
     records: Records
     missing: Sequence[tuple[str, str]]
     folder: Path | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def table(self, number: str) -> "Table":
         """Return a table of the report; as `Study.table`."""
@@ -208,10 +211,11 @@ class ScanResult:
         )
 
     def to_json(self) -> str:
-        """Return the summary and what is missing, as JSON."""
+        """Return the summary, the preprocessing and what is missing, as JSON."""
         content = {
             "model": self.model,
             "role": self.role,
+            "preprocessing": self.preprocessing,
             "summary": [vars(row) for row in self.summary],
             "missing": [{"quantity": name, "needs": need} for name, need in self.missing],
         }
@@ -234,6 +238,7 @@ def scan(  # noqa: PLR0913
     baseline: str | Baseline | None = None,
     architecture: str | None = None,
     weights: Literal["ema", "plain"] | None = None,
+    model_from: ModelFrom = None,
     role: Role | None = None,
     classnames: PathLike | None = None,
     templates: str | None = None,
@@ -249,7 +254,7 @@ def scan(  # noqa: PLR0913
     skip_unreadable: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> ScanResult:
-    """Measure all signatures of one model that the data supports.
+    """Measure, for one model, every signature that the data supports.
 
     Args:
         model: Id or path that `load_model` takes, or a `Classifier`.
@@ -263,6 +268,7 @@ def scan(  # noqa: PLR0913
         architecture: Architecture of a weights file.
         weights: Weights to take of a file that holds averaged ones beside plain ones; None
             takes those of the model's own library, with a warning.
+        model_from: Functions of your own code that may run, as `load_model` takes them.
         role: Role of the model; by default what its id implies.
         classnames: File of class names, for a zero-shot head.
         templates: Prompt templates: ``openai``, ``simple``, or a file.
@@ -296,6 +302,7 @@ def scan(  # noqa: PLR0913
             Path(out or temporary),
             architecture=architecture,
             weights=weights,
+            model_from=read_model_from(model_from),
             role=role,
             classnames=_path(classnames),
             templates=templates,
@@ -319,6 +326,7 @@ def scan(  # noqa: PLR0913
         output.records,
         output.missing,
         Path(out) if out else None,
+        output.preprocessing,
     )
 
 
@@ -328,6 +336,7 @@ def run_study(  # noqa: PLR0913
     data: PathLike | None = None,
     out: PathLike,
     engine: str = "local",
+    model_from: ModelFrom = None,
     device: str = "cpu",
     batch_size: int | None = None,
     workers: int | None = None,
@@ -348,6 +357,8 @@ def run_study(  # noqa: PLR0913
             its own images without one.
         out: Folder to write to.
         engine: ``local``, or ``ray`` for several units at a time on a cluster.
+        model_from: Functions of your own code that may run, as `load_model` takes them. The
+            config's own references to code make none run.
         device: Device of the models.
         batch_size: Images at a time; by default 32 on a CPU, 256 elsewhere.
         workers: Processes that decode images.
@@ -370,7 +381,7 @@ def run_study(  # noqa: PLR0913
     study = config
     if not isinstance(study, StudyConfig):
         study = load_study_config(study, base=out)
-    if data is None and study.name != "lab":
+    if data is None and not study.renders_data:
         raise ValueError(f"A study of {study.name} needs data=FOLDER.")
     check_engine(engine)
     check_device(device)
@@ -387,6 +398,7 @@ def run_study(  # noqa: PLR0913
         device,
         encode_config(device, batch_size, workers, precision, activation_dtype, skip_unreadable),
         cache_images=data is None,  # the lab's are small
+        model_from=tuple(code.resolve() for code in read_model_from(model_from)),
     )
     output = run_units(run_config, engine=engine, progress=progress)
     return Study(out, output.failures)

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 
 AP_THRESHOLD = 0.9  # from this average precision on, the paper counts a concept as encoded
 MIN_POSITIVES = 20  # fewest positives of a concept in the counts without rare concepts
+PAPER_COUNT: Mapping[str, object] = MappingProxyType({
+    "threshold": AP_THRESHOLD,
+    "variant": "",
+    "control": "",
+    "width": None,
+    "min_positives": None,
+})
+"""Fields of the records that count concepts as the paper does, along any basis."""
+
+SINGULAR_COUNT: Mapping[str, object] = MappingProxyType({"basis": "singular", **PAPER_COUNT})
+"""Fields of the records that count concepts as the paper does, along singular directions."""
 
 Unit = Literal["", "fraction", "points", "count"]
 Reduction = Literal["", "largest over mean", "last", "kept at 0.8"]
@@ -92,8 +103,6 @@ class Quantity:
 
 _AS_PAPER = {"variant": ""}
 _CENTERED = {"variant": "class-centered"}
-_SINGULAR = {"basis": "singular", "threshold": AP_THRESHOLD, "variant": ""}
-_PAPER_COUNT = {"control": "", "width": None, "min_positives": None}
 _LARGEST_RATIO = AuditSpec(primary=True, log_scale=True)
 
 
@@ -138,7 +147,7 @@ def _controls(*, is_audited: bool) -> tuple[Variant, ...]:
         Variant(
             key,
             label,
-            {**_SINGULAR, "control": control, "width": None, "min_positives": floor},
+            {**SINGULAR_COUNT, "control": control, "min_positives": floor},
             summary=key in {"null", "fdr", "held_out", "common"},
             audit=AuditSpec() if is_audited and audited else None,
         )
@@ -150,21 +159,19 @@ def _counts(*, is_unique: bool) -> tuple[Variant, ...]:
     """Return the variants of a count of encoded concepts."""
     audit = AuditSpec(primary=is_unique)
     return (
-        Variant(
-            "", "along singular directions", _SINGULAR | _PAPER_COUNT, summary=True, audit=audit
-        ),
+        Variant("", "along singular directions", SINGULAR_COUNT, summary=True, audit=audit),
         *_controls(is_audited=is_unique),
         Variant(
             "neuron",
             "along single features",
-            _SINGULAR | _PAPER_COUNT | {"basis": "neuron"},
+            {**SINGULAR_COUNT, "basis": "neuron"},
             summary=True,
             audit=AuditSpec() if is_unique else None,
         ),
         Variant(
             "random",
             "along random directions",
-            _SINGULAR | _PAPER_COUNT | {"basis": "random", "seed": 0},
+            {**SINGULAR_COUNT, "basis": "random", "seed": 0},
             summary=True,
         ),
     )
@@ -308,6 +315,16 @@ _BUILTIN = (
         "its rank among the shares, 0 for the largest.",
         "fraction",
         1,
+    ),
+    Quantity(
+        "head_rank",
+        "Rank of the head",
+        _DIRECTIONS,
+        "Number of singular values that rounding cannot have made, of `n` = min(classes, "
+        "features). Variant: empty, or class-centered (the head minus its mean over classes).",
+        "count",
+        0,
+        (Variant("", "rank of the head", _AS_PAPER, summary=True),),
     ),
     Quantity(
         "singular_value",
@@ -520,7 +537,7 @@ _BUILTIN = (
         "top_concept",
         "Top concepts",
         _CONCEPTS,
-        "Average precision of concept `item` along the most privileged direction of "
+        "Average precision of concept `item` along the direction of largest importance of "
         "`basis`; `coordinate` is its rank among the concepts, from 1.",
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations  # a field's type is its name, which the schema maps
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 from ._io import atomic_write, check_regular_file, has_seal, new_seal, write_seal
 from ._records_v1 import convert_row
 from ._tabular import arrow_to_pandas, html_table
+from ._text import replace_surrogates
 from .quantities import QUANTITIES, all_quantities
 
 RECORDS_FILE = "records.parquet"
 SCAN_FILE = "scan.json"
 SAMPLES_FOLDER = "samples"  # of sheets of sample images
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_NUMBER = 1e50
 """Largest number of any record; the fourth power of a larger one may overflow."""
 _KEY = "earmark key"
@@ -45,7 +46,8 @@ class Record:
         high: Upper end of the 95 % interval.
         n: Number of images, models, concepts or directions that the value rests on.
         note: Reason for a missing interval, or what else a reader must know.
-        group: Group of figures of the model's family in a study, or kind of control.
+        group: For a family: the figures that show it (main, large or small). For a control: its
+            kind.
         alpha: Share of the finetuned weights in an interpolated model (Wise-FT).
         baseline: Name of the baseline that effective robustness is measured from.
         basis: Basis of the directions: singular, neuron, random.
@@ -54,6 +56,7 @@ class Record:
         control: Control applied to a count of concepts; empty for the paper's count.
         width: Number of directions that a count is rarefied to.
         min_positives: Smallest number of positives of the counted concepts.
+        preprocessing: What is done to each image before the model sees it.
     """
 
     model: str
@@ -79,6 +82,7 @@ class Record:
     control: str = ""
     width: int | None = None
     min_positives: int | None = None
+    preprocessing: str = ""
 
 
 class Records(tuple[Record, ...]):
@@ -125,6 +129,24 @@ class Records(tuple[Record, ...]):
     def _repr_html_(self) -> str:
         names = ("model", "role", "quantity", "dataset", "variant", "value", "low", "high", "n")
         return html_table({name: [getattr(r, name) for r in self] for name in names})
+
+
+def with_valid_text(records: Sequence[Record]) -> Records:
+    """Return records whose text can be written: names of files need not be UTF-8."""
+    return Records(
+        replace(record, **changed) if (changed := _find_invalid_text(record)) else record
+        for record in records
+    )
+
+
+def _find_invalid_text(record: Record) -> dict[str, Any]:
+    """Return the fields with lone surrogates, with a mark in place of each."""
+    texts = {name: value for name, value in vars(record).items() if isinstance(value, str)}
+    return {
+        name: replace_surrogates(value)
+        for name, value in texts.items()
+        if not value.isascii() and value != replace_surrogates(value)
+    }
 
 
 def select(records: Iterable[Record], **wanted: object) -> list[Record]:
@@ -343,7 +365,11 @@ def json_schema() -> dict[str, object]:
 def _table(records: Sequence[Record]) -> Any:
     import pyarrow
 
-    return pyarrow.Table.from_pylist([vars(record) for record in records], schema=_schema())
+    schema = _schema()
+    try:
+        return pyarrow.Table.from_pylist([vars(record) for record in records], schema=schema)
+    except UnicodeEncodeError:
+        return _table(with_valid_text(records))
 
 
 def _schema() -> Any:

@@ -350,7 +350,7 @@ def test_a_shard_of_another_place(images: ImageSet, tmp_path: Path):
     first, second, _ = shard_files(folder)
     shutil.copy(second, first)
 
-    expect_mended(classifier, images, folder, first, "of something else")
+    expect_mended(classifier, images, folder, first, "of another model, dataset or setting")
 
 
 def test_a_shard_of_another_model(images: ImageSet, tmp_path: Path):
@@ -360,7 +360,7 @@ def test_a_shard_of_another_model(images: ImageSet, tmp_path: Path):
     path = shard_files(tmp_path / "mine")[1]
     shutil.copy(shard_files(tmp_path / "other")[1], path)
 
-    expect_mended(mine, images, tmp_path / "mine", path, "of something else")
+    expect_mended(mine, images, tmp_path / "mine", path, "of another model, dataset or setting")
 
 
 @pytest.mark.parametrize("kept_as", ["float32", "bfloat16", "float16"])
@@ -384,9 +384,8 @@ def test_numbers_too_large_for_float16(images: ImageSet, tmp_path: Path):
         return ToTensor()(image) * (70000 if image == images.open(7) else 1)
 
     classifier = make_classifier(nn.Flatten(), transform)
-    with pytest.raises(
-        ValueError, match=r"float16 for image 7 of small, .*/7\.png: store them as bfloat16"
-    ):
+    message = r"overflow float16 for image 7 of small, .*/7\.png: use --activation-dtype bfloat16 "
+    with pytest.raises(ValueError, match=message):
         cached_activations(
             classifier,
             images,

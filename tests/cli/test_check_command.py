@@ -47,7 +47,7 @@ def test_a_planted_fault(tmp_path: Path):
     broken[1].write_bytes(b"<html>404</html>")
     fixes = tmp_path / "new" / "fixes.tsv"
 
-    result = check(tmp_path, "--fix-list", fixes, "--workers", 1)
+    result = check(tmp_path, "--fix-list", fixes, "--threads", 1)
 
     head, row, *lines = result.stdout.splitlines()
     assert result.exit_code == 1

@@ -93,6 +93,14 @@ def test_the_former_name_of_an_option_is_refused_in_one_line(arguments: list[str
     assert not ran.stdout
 
 
+def test_the_former_name_of_the_threads_of_check_is_refused_in_one_line():
+    ran = CliRunner().invoke(cli.app, ["check", "data", "--workers", "2"])
+
+    assert ran.exit_code == 2
+    assert ran.stderr == "error: --workers was renamed: use --threads.\n"
+    assert not ran.stdout
+
+
 @pytest.mark.parametrize("command", ["scan", "study"])
 def test_the_help_names_new_options_alone(command: str):
     shown = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, [command, "--help"]).stdout
@@ -104,7 +112,7 @@ def test_the_help_names_new_options_alone(command: str):
 def test_every_option_and_command_is_described():
     for command in get_command(cli.app).commands.values():
         assert command.help
-        assert command.help.split()[0] in IMPERATIVES
+        assert command.help.split()[0].rstrip(",") in IMPERATIVES
         for parameter in command.params:
             text = parameter.help or ""
             assert getattr(parameter, "hidden", False) or text[:1].isupper(), parameter.name
@@ -351,6 +359,15 @@ def test_names_send_no_commands_to_the_terminal(capsys: pytest.CaptureFixture[st
     output = capsys.readouterr()
     assert output.out.count("]0;title") == 5
     assert not {*(output.out + output.err)} & {"\x1b", "\x07", "\x9b", "\r"}
+
+
+def test_names_of_other_bytes_are_printed(capsys: pytest.CaptureFixture[str]):
+    console.print_error("error", "caf\udce9")
+    console.print_line("caf\udce9")
+
+    output = capsys.readouterr()
+    assert output.out == "caf\ufffd\n"
+    assert "caf\ufffd" in output.err
 
 
 def test_the_version_is_that_of_the_package():

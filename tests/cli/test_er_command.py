@@ -31,7 +31,7 @@ def test_prints_every_public_model_whole():
 
     models = load_shipped_accuracies("openclip") + load_shipped_accuracies("testbed")
     assert all(f"{model.name} " in text for model in models if not model.missing)
-    assert "Line paper: logit(shifts) = 0.76 logit(ImageNet) - 1.49; r 0.99, n 287" in text
+    assert "Baseline paper: logit(shifts) = 0.76 logit(ImageNet) - 1.49; r 0.99, n 287" in text
     assert "Left out (6): " in text
 
 
@@ -46,7 +46,7 @@ def test_marks_what_is_outside_the_line():
     lines = printed("--model", "efficientnet-l2-noisystudent", "--table", "testbed")
 
     assert any("* " in line and "88.3" in line for line in lines)
-    assert "* ImageNet accuracy outside the line's range: 1 of 1." in lines
+    assert "* ImageNet accuracy outside the range of the baseline's models: 1 of 1." in lines
 
 
 def test_the_matched_line_needs_nothing_beside_it():

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import typer
+from helpers.head_rank import rounding_limit
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
@@ -256,7 +258,7 @@ def test_a_greedy_soup_says_whom_it_took(data: Path, tmp_path: Path):
 
 def test_a_greedy_soup_needs_labels(data: Path, tmp_path: Path):
     images = data / "imagenet" / "val" / world.CLASS_FOLDERS[0]
-    with pytest.raises(ValueError, match="no images with labels for lab:zero-shot"):
+    with pytest.raises(ValueError, match="soup of lab:zero-shot needs labels: class folders in"):
         earmark("soup", "lab:zero-shot", "--greedy", "--data", images, "--out", tmp_path / "out")
 
 
@@ -267,7 +269,7 @@ def ranked(model: Classifier, data: Path, by: str) -> tuple[list[int], tuple[Any
     if by == "class-centered":
         h, weight = h - h.mean(axis=0), weight - weight.mean(axis=0)
     u, s, v = np.linalg.svd(weight, full_matrices=False)
-    rank = int((s > 1e-10 * s[0]).sum())
+    rank = int((s > rounding_limit(model.head.weight.double().numpy(), "float16")).sum())
     cosines = abs(h @ v.T) / np.linalg.norm(h, axis=1, keepdims=True)
     strength = s if by == "singular" else s * cosines.mean(axis=0)
     return np.argsort(-strength[:rank], kind="stable").tolist(), (u, s, v)
@@ -312,7 +314,7 @@ def test_prune_keeps_the_strongest_and_says_what_it_costs(
             for side in ("before", "after", "difference")
         )
     assert [cost["n"] for cost in found["costs"]] == [192, *[64] * 5, 320, 512]
-    assert found["costs"][-1]["title"] == "Effective robustness above the line “lab”"
+    assert found["costs"][-1]["title"] == "Effective robustness above the baseline “lab”"
     assert not found["lacking"]
     assert any(cost["difference"]["value"] for cost in found["costs"])
 
@@ -331,12 +333,15 @@ def test_prune_needs_no_images_for_singular_values(tmp_path: Path):
 
     made = load_model(str(tmp_path / "model.safetensors"))
     before = load_model("lab:finetuned")
-    assert torch.linalg.matrix_rank(made.head.weight) == 64
-    u, s, v = np.linalg.svd(before.head.weight.double().numpy(), full_matrices=False)
-    expected = (u[:, :64] * s[:64]) @ v[:64]
+    weight = before.head.weight.double().numpy()
+    u, s, v = np.linalg.svd(weight, full_matrices=False)
+    rank = int((s > rounding_limit(weight, "float16")).sum())  # as the lab ships it
+    kept = rank - round(rank / 2)
+    assert torch.linalg.matrix_rank(made.head.weight) == kept
+    expected = (u[:, :kept] * s[:kept]) @ v[:kept]
     assert made.head.weight.numpy() == pytest.approx(expected, abs=1e-5)
     assert "not measured: what pruning costs. It needs images: --data FOLDER." in ran.stdout
-    assert "64 of 128 directions kept, by singular value" in ran.stdout
+    assert f"{kept} of {rank} directions kept, by singular value" in ran.stdout
 
 
 def test_prune_prints_a_table(data: Path, whole: dict[str, np.ndarray], tmp_path: Path):
@@ -367,6 +372,28 @@ def test_prune_without_shifts_or_without_labels(data: Path, tmp_path: Path):
     assert [gap["quantity"] for gap in alone["lacking"]] == ["effective robustness"]
     assert unlabelled["costs"] == []
     assert "class folders in" in unlabelled["lacking"][0]["needs"]
+
+
+def test_prune_takes_names_of_numbered_classes(data: Path, tmp_path: Path):
+    images = tmp_path / "data"
+    for name, folder in zip(("cat", "dog"), world.CLASS_FOLDERS, strict=False):
+        copytree(data / "imagenet" / "val" / folder, images / name)
+    (tmp_path / "names").write_text("cat\ndog\n")
+    command = (
+        "prune",
+        tiny_timm(tmp_path),
+        "--keep",
+        0.5,
+        "--data",
+        images,
+        "--out",
+        tmp_path / "o",
+    )
+
+    numbered, named = told(*command), told(*command, "--classnames", tmp_path / "names")
+
+    assert "(0, 1, …): name them by --classnames FILE" in numbered["lacking"][0]["needs"]
+    assert [cost["title"] for cost in named["costs"]] == ["data"]
 
 
 def test_prune_refuses(tmp_path: Path):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from earmark import api, cli
 from earmark.api import ScanResult, Summary
-from earmark.records import Records
+from earmark.records import Record, Records
 from earmark.study.summary import SummaryRow
 
 ROWS = (
@@ -27,7 +27,12 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
     def scan(model: str, data: Path, **options: Any) -> ScanResult:
         collected.append({"model": model, "data": data, **options})
         missing = [("concepts", "a concept set: --concepts FOLDER [y]")]
-        return ScanResult(model, "other", Summary(ROWS), Records(), missing, tmp_path)
+        records = Records([
+            Record("lab:baseline", "b", "p", "other", "accuracy", 0.5),
+            Record(model, "b", "p", "other", "accuracy", 0.5, preprocessing="resized to [32]"),
+        ])
+        preprocessing = {"resize": 32}
+        return ScanResult(model, "other", Summary(ROWS), records, missing, tmp_path, preprocessing)
 
     monkeypatch.setattr(api, "scan", scan)
     monkeypatch.setattr(ScanResult, "report", lambda *_, **__: tmp_path / "report.html")
@@ -63,6 +68,7 @@ def test_the_table_is_the_summary(tmp_path: Path):
     assert lines[2].split() == ["Kurtosis", "Activation", "kurtosis", "(1)", "24.60", "100"]
     assert lines[3:] == [
         "(1) one shift only",
+        "Preprocessing: resized to [32].",
         "not measured: concepts. It needs a concept set: --concepts FOLDER [y].",
         f"Report: {tmp_path / 'report.html'}",
     ]
@@ -74,6 +80,7 @@ def test_json_names_what_is_missing(tmp_path: Path):
 
     assert [row["title"] for row in result["summary"]] == [row.title for row in ROWS]
     assert [entry["quantity"] for entry in result["missing"]] == ["concepts"]
+    assert result["preprocessing"] == {"resize": 32}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.imagenet_trees import picture, save, write_broden, write_tree
 from typer.testing import CliRunner, Result
 
 from earmark import api, cli
@@ -89,6 +90,47 @@ def test_plan_needs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_plan_counts_the_images_of_the_data(tmp_path: Path):
+    """The activations are those of the images that are there, and not of all of ImageNet."""
+    write_tree(tmp_path, every=100)
+    write_broden(tmp_path / "broden1_224")
+
+    plain = earmark("study", "paper-v1", "--plan").stdout
+    ran = earmark("study", "paper-v1", "--plan", "--data", tmp_path).stdout
+
+    # classes by 100: ten each of three sets, two each of R and A, two of ObjectNet's 113
+    assert f"of the {10 * 3 + 2 * 2 + 2 + 24} images in {tmp_path}." in ran
+    whole = 50_000 + 10_000 + 30_000 + 50_889 + 18_574 + 7_500 + 63_305
+    assert f"of the {whole:,} images of ImageNet, its shifts and Broden." in plain
+    (row,) = [line for line in ran.splitlines() if line.startswith("  RN50,yfcc15m  ")]
+    assert f"{4 * 1024 * 60 / 1e6:.1f} MB" in row
+
+
+def test_the_plan_counts_the_images_of_the_lab():
+    ran = earmark("study", "lab", "--plan").stdout
+
+    assert f"of the {4_000 + 5 * 2_000 + 8_000:,} images of the lab." in ran
+
+
+def test_the_plan_counts_ones_own_shifts(tmp_path: Path):
+    write_tree(tmp_path / "data", every=200)
+    for name in ("a", "b"):
+        save(tmp_path / "snow" / name / "1.png", picture(1))
+    pool = tmp_path / "mine.toml"
+    family = 'backbone = "x"\npretraining = "x"\ngroup = "main"\nzero_shot = "RN50,openai"\n'
+    shift = f'[[shift]]\nname = "snow"\nfolder = "{tmp_path / "snow"}"\n'
+    pool.write_text(f"{shift}[[family]]\n{family}")
+
+    ran = earmark("study", pool, "--plan", "--data", tmp_path / "data").stdout
+
+    assert f"of the {5 + 2} images in" in ran
+
+
+def test_the_plan_of_a_missing_folder(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"No folder .*nothing: give the folder"):
+        earmark("study", "paper-v1", "--plan", "--data", tmp_path / "nothing")
+
+
 def test_show_prints_the_pool_as_a_file():
     from earmark.study.config import builtin_config_text
 
@@ -140,6 +182,7 @@ def test_options_reach_the_study_and_failures_are_named(
         "data": tmp_path,
         "out": tmp_path / "out",
         "engine": "local",
+        "model_from": (),
         "device": "cpu",
         "batch_size": 8,
         "workers": 0,

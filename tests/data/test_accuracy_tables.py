@@ -518,13 +518,13 @@ def test_the_caption_says_what_to_know(tmp_path: Path):
     )
     assert "in points" in units
     assert line == (
-        "Line paper: logit(shifts) = 0.76 logit(ImageNet) - 1.49; r 0.99, n 287, "
+        "Baseline paper: logit(shifts) = 0.76 logit(ImageNet) - 1.49; r 0.99, n 287, "
         "ImageNet-V2 threshold-0.7, ImageNet accuracies of 0.3 to 85.4 % "
         "(n, V2 and range are inferred)."
     )
     assert MATCHED_BASELINE in beside
     assert other.startswith("Not measured on ImageNet-V2 threshold-0.7: 1 of 330 models")
-    assert outside == "* ImageNet accuracy outside the line's range: 5 of 330."
+    assert outside == "* ImageNet accuracy outside the range of the baseline's models: 5 of 330."
     assert left_out.startswith("Left out (6): resnet101-tencent-ml-images lacks")
 
     assert len(caption(effective_robustness_table([model()], get_baseline(MATCHED_BASELINE)))) == 3
@@ -533,7 +533,7 @@ def test_the_caption_says_what_to_know(tmp_path: Path):
         "n 3, ImageNet-V2 matched-frequency, ImageNet accuracies of 30.0 to 80.0 %."
     )
     assert said[-1] == (
-        "Not in the line (1): d lacks imagenet, imagenetv2, imagenet_r, "
+        "Not in the baseline (1): d lacks imagenet, imagenetv2, imagenet_r, "
         "imagenet_sketch, objectnet, imagenet_a."
     )
 

@@ -101,7 +101,7 @@ def test_what_was_left_out_is_counted():
 
     coverage = describe_coverage(replace(images, left_out=("cat/1", "cat/2.heic")))
 
-    assert coverage.note == "1 of 2 classes; 2 entries left out"
+    assert coverage.note == "1 of 2 classes; 2 files or folders not read"
     whole = replace(image_set("pets", ("cat",), {"cat": 1}), left_out=("cat/1",))
-    assert describe_coverage(whole).note == "1 entry left out"
+    assert describe_coverage(whole).note == "1 file or folder not read"
     assert not describe_coverage(whole).is_complete

@@ -18,7 +18,13 @@ from scipy.io import savemat
 from earmark.data import imagenet_val
 from earmark.data.image_folder import read_folder_for_head
 from earmark.data.image_set import ImageSet
-from earmark.data.imagenet import DATASETS, available_datasets, imagenet_wnids, read_dataset
+from earmark.data.imagenet import (
+    DATASETS,
+    available_datasets,
+    count_images,
+    imagenet_wnids,
+    read_dataset,
+)
 from earmark.data.registry import class_ids, objectnet_to_imagenet
 
 FACTS = Path(__file__).parents[2] / "src" / "earmark" / "data" / "facts"
@@ -564,3 +570,21 @@ def test_a_small_head_in_imagenets_place(tmp_path: Path, classes: tuple[str, ...
 
     with pytest.raises(ValueError, match=rf"/{WNIDS[0]} is none of the 2 .* by --classnames FILE"):
         read_dataset(tmp_path, "imagenet", classes=classes)
+
+
+def test_images_are_counted_without_being_opened(tmp_path: Path):
+    """Of tar files, whose number of images only reading tells, the whole dataset's counts."""
+    names = [f"imagenet/val/ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 4)]
+    names += [f"sketch/{wnid}/{n}.png" for wnid in WNIDS[:2] for n in range(5)]
+    names += ["sketch/readme.txt", f"sketch/{WNIDS[0]}/notes.txt", f"sketch/{WNIDS[0]}/.hidden.png"]
+    names += ["objectnet-1.0/images/alarm_clock/1.png", "objectnet-1.0/images/air_freshener/1.png"]
+    for name in [*names, "wds_imagenetv2/test/0.tar"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert {"alarm_clock"} <= GROUPS.keys()
+    assert "air_freshener" not in GROUPS
+
+    assert count_images(tmp_path, "imagenet") == 3
+    assert count_images(tmp_path, "imagenet-sketch") == 10
+    assert count_images(tmp_path, "objectnet") == 1
+    assert count_images(tmp_path, "imagenetv2") == 10_000

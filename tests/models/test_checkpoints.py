@@ -157,13 +157,25 @@ def test_what_other_code_lets_torch_load_is_refused_meanwhile(tmp_path: Path):
 
 def test_what_is_skipped_keeps_nothing(tmp_path: Path):
     """A forged type of numpy would let its bytes be read as pointers."""
-    from earmark.models.weight_files import read_content
+    from earmark.models.weight_files import Settings, read_content
 
     content: Any = read_content(saved(tmp_path / "a.pt", {"beside": [*HARMLESS.values()]}))
 
-    skipped = [part for part in content["beside"] if not isinstance(part, dict)]
+    skipped = [part for part in content["beside"] if not isinstance(part, dict | Settings)]
     assert len({type(part) for part in skipped}) == 1
     assert all(not vars(part) for part in skipped)
+
+
+def test_the_arguments_of_a_script_are_kept_by_name(tmp_path: Path):
+    from earmark.models.weight_files import read_content
+
+    beside = argparse.Namespace(lr=0.1, out=pathlib.Path("x"))
+    content: Any = read_content(saved(tmp_path / "a.pt", {"args": beside}))
+
+    assert not isinstance(content["args"], argparse.Namespace)
+    assert content["args"].values.keys() == {"lr", "out"}
+    assert content["args"].values["lr"] == 0.1
+    assert not vars(content["args"].values["out"])
 
 
 class Calls(dict[str, int]):

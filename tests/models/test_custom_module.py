@@ -1,6 +1,8 @@
 """An own module becomes a classifier that gives the module's own logits."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,10 @@ from helpers.encoding_fakes import ToTensor, make_images
 from PIL import Image
 from torch import Tensor, nn
 
-from earmark import Classifier, encode
+from earmark import Classifier, encode, scan
+from earmark.data.loader import load_batches
+from earmark.weights.interpolation import interpolate_classifiers
+from earmark.weights.soups import soup_classifiers
 
 
 class Net(nn.Module):
@@ -118,6 +123,66 @@ def test_fingerprints_tell_transforms_and_code_apart():
     assert fingerprint(net) == fingerprint(net, lambda image: picture(image) + 0)
     assert fingerprint(net) != fingerprint(net, brighter)
     assert fingerprint(net) != fingerprint(louder)
+
+
+def test_a_head_that_tells_nothing_apart_is_noted_and_refused_where_it_counts(tmp_path: Path):
+    encoder = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    weight = np.array([[1.0] * 12, [np.nan] * 12])
+    with pytest.raises(ValueError, match="The head of mine has NaN or infinite values, in row 1"):
+        Classifier.from_module(encoder, head=weight, transform=picture, name="mine")
+    with pytest.warns(UserWarning, match="All 3 rows of the head of mine are equal"):
+        flat = Classifier.from_module(
+            encoder, head=np.ones((3, 12)), transform=picture, name="mine"
+        )
+    rows = np.eye(3, 12) * [[1], [1], [0]]
+    with pytest.warns(UserWarning, match=r"1 of 3 rows that are zero \(row 2\)"):
+        Classifier.from_module(encoder, head=rows, transform=picture, name="mine")
+    make_images(tmp_path / "images", 3)
+    with pytest.raises(ValueError, match="All 3 rows of the head of mine are equal"):
+        scan(flat, tmp_path / "images")
+
+
+def test_a_state_of_other_than_tensors_is_named():
+    class Extra(Net):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"epoch": 3}
+
+        def set_extra_state(self, _: object) -> None: ...
+
+    with pytest.raises(ValueError, match="has _extra_state in its state, which are no tensors"):
+        Classifier.from_module(Extra(), transform=picture)
+
+
+def test_an_error_of_the_module_names_the_size_of_the_images():
+    with pytest.raises(ValueError, match=r"Sequential does not read images of 16 by 16") as error:
+        Classifier.from_module(nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), transform=picture)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_transform_that_no_process_can_take_is_run_here_or_named(
+    tmp_path: Path, workers: int | None
+):
+    images = make_images(tmp_path / "images", 2)
+
+    def inner(image: Image.Image) -> Tensor:
+        return picture(image)
+
+    load = partial(load_batches, inner, images, [range(2)], 2)
+    if workers:
+        with pytest.raises(ValueError, match=r"cannot be sent to worker processes.* 0 workers"):
+            next(load(workers=workers, device="cpu"))
+    else:
+        assert len(next(load(workers=None, device="meta")).indices) == 2
+
+
+def test_own_modules_are_merged():
+    first, second = (Classifier.from_module(Net(), transform=picture) for _ in range(2))
+    middle = interpolate_classifiers(first, second, 0.5)
+    mean = soup_classifiers([first, second])
+    assert torch.allclose(middle.head.weight, (first.head.weight + second.head.weight) / 2)
+    assert middle.fingerprint == replace(mean, transform=middle.transform).fingerprint
+    assert middle.fingerprint != first.fingerprint
 
 
 def test_it_cannot_be_saved_but_says_why(tmp_path: Path):

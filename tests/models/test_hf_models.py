@@ -47,6 +47,7 @@ FAMILIES: dict[str, Callable[[Any], Any]] = {
     "dinov2 classes": lambda t: t.Dinov2ForImageClassification(
         t.Dinov2Config(**EYES, num_labels=7)
     ),
+    "vit background": lambda t: t.ViTForImageClassification(t.ViTConfig(**EYES, num_labels=1001)),
     "vit classes": lambda t: t.ViTForImageClassification(t.ViTConfig(**EYES, num_labels=1000)),
     "resnet classes": lambda t: t.ResNetForImageClassification(
         t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
@@ -266,6 +267,25 @@ def test_labels_are_classes_and_imagenet_has_wordnet_ids(model_of: Any):
     written["label2id"] = {f"bird {i}": i for i in range(7)}
     config.write_text(json.dumps(written))
     assert load_hf(folder).classes == tuple(f"bird {i}" for i in range(7))
+
+
+def test_a_background_class_stands_before_those_of_imagenet(model_of: Any):
+    """As in models of TensorFlow's time, such as MobileNet V1, whose labels are names."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    info = ImageNetInfo()
+    names = [info.index_to_description(row) for row in range(1000)]
+    _, folder = model_of("vit background")
+    config = Path(folder, "config.json")
+    written = json.loads(config.read_text())
+    for labels, classes in (
+        (["background", *names], ("background", "n01440764", "n01443537")),
+        ([*names, "background"], (names[0], names[1], names[2])),
+    ):
+        written["id2label"] = {str(row): name for row, name in enumerate(labels)}
+        written["label2id"] = {name: row for row, name in enumerate(labels)}
+        config.write_text(json.dumps(written))
+        assert load_hf(folder).classes[:3] == classes
 
 
 def test_a_model_of_another_kind_is_refused(model_of: Any):

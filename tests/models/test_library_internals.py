@@ -39,6 +39,7 @@ NAMES = [
     "timm:is_model",
     "timm:list_models",
     "timm:list_pretrained",
+    "timm.data.config:resolve_data_config",
     "timm.data.config:resolve_model_data_config",
     "timm.data.imagenet_info:ImageNetInfo.label_names",
     "timm.models:load_model_config_from_hf",
@@ -71,6 +72,9 @@ OPTIONS = {
     "open_clip:get_tokenizer": {"model_name"},
     "timm:get_pretrained_cfg": {"allow_unregistered"},
     "timm:create_model": {"pretrained"},
+    "timm.data.config:resolve_data_config": {"pretrained_cfg"},
+    "timm.data.config:resolve_model_data_config": {"args"},
+    "huggingface_hub:hf_hub_download": {"revision"},
     "transformers:PretrainedConfig.to_json_string": {"use_diff"},
 }
 

@@ -1,5 +1,6 @@
 """Sizes told without weights, beside real models, real files and published counts."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,10 @@ from safetensors.torch import save_file
 
 from earmark.models import _torchvision_compat  # noqa: F401
 from earmark.models.factory import load_model
-from earmark.models.serialization import save_classifier
+from earmark.models.serialization import is_earmark_file, save_classifier
 from earmark.models.size import ModelSize, model_size
 from earmark.study.config import load_study_config
-from earmark.study.plan import N_STUDY_IMAGES
+from earmark.study.plan import count_study_images
 
 import timm  # isort: skip
 import open_clip  # isort: skip
@@ -151,7 +152,8 @@ def test_stored_activations_are_as_large_as_float32():
 def test_a_study_encodes_every_image_of_the_papers_datasets():
     # the sizes that each dataset's authors give; of ObjectNet the 113 classes of ImageNet
     shifts = 10_000 + 30_000 + 50_889 + 18_574 + 7_500
-    assert N_STUDY_IMAGES - shifts == 50_000 + 63_305
+    count = count_study_images(load_study_config("paper-v1"))
+    assert count.images - shifts == 50_000 + 63_305
 
 
 def test_measuring_a_pool_leaves_random_numbers_as_they_were():
@@ -162,3 +164,20 @@ def test_measuring_a_pool_leaves_random_numbers_as_they_were():
         model_size(one.train or one.model or "")
     model_size("torchvision:regnet_y_800mf")  # looks at its weights: it is really built
     assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("name", ["pipe.safetensors", "pipe.pt"])
+def test_a_pipe_has_no_size_and_is_not_read(tmp_path: Path, name: str):
+    os.mkfifo(tmp_path / name)
+    assert model_size(str(tmp_path / name)) == ModelSize()
+    assert model_size(f"timm:resnet18,{tmp_path / name}") == ModelSize()
+    assert not is_earmark_file(tmp_path / name)
+
+
+def test_own_code_has_the_size_of_its_file_and_does_not_run(tmp_path: Path):
+    (tmp_path / "net.py").write_text("raise SystemExit")
+    path = kept(tmp_path, "w.safetensors", {"w": torch.zeros(5)})
+    assert model_size("own:net.py:build,w.safetensors", base=tmp_path) == ModelSize(
+        file=path.stat().st_size
+    )
+    assert model_size("own:net.py:build", base=tmp_path) == ModelSize()

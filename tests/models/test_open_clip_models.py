@@ -587,7 +587,7 @@ def test_leaves_the_world_as_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (root.handlers, root.filters, root.manager.disable) == ([], [], before)
 
 
-@pytest.mark.parametrize("name", ["RN50", "ViT-B-32"])
+@pytest.mark.parametrize("name", [pytest.param("RN50", marks=pytest.mark.slow), "ViT-B-32"])
 def test_real_architectures(tmp_path: Path, name: str):
     from open_clip import create_model
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import earmark.models._torchvision_compat  # noqa: F401 # before what imports torchvision
-from earmark.models.preprocessing import Preprocessing
+from earmark.models.preprocessing import Preprocessing, describe_transform, transform_fields
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIDES = st.integers(1, 90)
@@ -149,6 +149,44 @@ def test_repr_tells_apart_all_that_it_does():
         {"centring": "floor"},
     ]
     assert len({repr(preprocessing(**change)) for change in ({}, *changes)}) == 7
+
+
+IMAGENET = "mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
+
+
+@pytest.mark.parametrize(
+    ("resize", "crop", "text"),
+    [
+        (256, (224, 192), "resized to a shorter side of 256 (bicubic), cropped to the central 224"),
+        ((224, 160), None, f"resized to 224 x 160 (bicubic), {IMAGENET}"),
+        (None, (8, 8), f"cropped to the central 8 x 8, {IMAGENET}"),
+        (None, None, IMAGENET),
+    ],
+)
+def test_it_is_described_in_one_line(resize: Any, crop: Any, text: str):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    described = describe_transform(Preprocessing(resize, crop, mean, std))
+    assert described.startswith(text)
+    assert described.endswith(IMAGENET)
+
+
+def test_ones_own_transform_is_described_by_its_repr():
+    class Own:
+        def __call__(self, image: Image.Image) -> torch.Tensor:
+            return torch.zeros(3, 2, 2)
+
+        def __repr__(self) -> str:
+            return "Own(\n  side=2\n)"
+
+    assert describe_transform(Own()) == "Own( side=2 )"
+    assert transform_fields(Own()) == {"transform": "Own( side=2 )"}
+
+
+def test_its_settings_are_json():
+    transform = Preprocessing(256, (224, 224), (0.5,) * 3, (0.25,) * 3)
+    fields = json.loads(json.dumps(transform_fields(transform)))
+    assert (fields["resize"], fields["crop"], fields["mean"]) == (256, [224, 224], [0.5] * 3)
+    assert Preprocessing(**fields) == transform
 
 
 def test_whole_numbers_and_floats_are_one_preprocessing():

@@ -127,16 +127,26 @@ def test_is_the_head_of_its_phrasings():
 
 
 def test_reads_each_text_once_and_the_short_ones_together():
-    tower, twins = Tower(), Prompts(("a", "b"), ("crane", "crane"), ("{}", "a tall {}"))
+    names = ("crane", "crane", "crane of steel")
+    tower, twins = Tower(), Prompts(("a", "b", "c"), names, ("{}", "a tall {}"))
 
     made = with_zero_shot_head(classifier(tower), twins, batch_size=1)
     with_zero_shot_head(classifier(tower), BIRDS, batch_size=4)
 
     assert tower.texts[:2] == ["crane", "a tall crane"]
     assert_close(made.head.weight[0], made.head.weight[1])
-    lengths = [len(text) for text in tower.texts[2:]]
+    lengths = [len(text) for text in tower.texts[4:]]
     assert lengths == sorted(lengths)
-    assert [len(batch) for batch in tower.asked] == [1, 1, 4, 4, 1]
+    assert [len(batch) for batch in tower.asked] == [1, 1, 1, 1, 4, 4, 1]
+
+
+def test_a_head_that_tells_nothing_apart_is_refused():
+    def embed(texts: Sequence[str]) -> Tensor:
+        return torch.ones(len(texts), FEATURES)
+
+    flat = TextTower(embed, 10.0, "f", nn.Identity())
+    with pytest.raises(ValueError, match="All 3 rows of the head of tiny are equal"):
+        with_zero_shot_head(replace(classifier(None), text_tower=flat), BIRDS)
 
 
 def test_tells_its_progress():

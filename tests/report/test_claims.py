@@ -16,9 +16,9 @@ from earmark.report.results_grid import ResultsGrid
 from earmark.report.verdicts import (
     agree,
     combine,
-    is_at_least,
-    is_below,
-    is_greater,
+    judge_at_least,
+    judge_below,
+    judge_greater,
     point_estimate,
     sign_test,
 )
@@ -69,7 +69,7 @@ def each(quantity: str, numbers: Mapping[str, Record], **fields: object) -> list
     ],
 )
 def test_above(higher: Record, lower: Record, verdict: str):
-    assert is_greater(higher, lower) == verdict
+    assert judge_greater(higher, lower) == verdict
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
@@ -81,8 +81,8 @@ def test_above_turns_round(a: float, b: float):
     }
 
     assert (
-        is_greater(point_estimate(a), point_estimate(b))
-        == opposite[is_greater(point_estimate(b), point_estimate(a))]
+        judge_greater(point_estimate(a), point_estimate(b))
+        == opposite[judge_greater(point_estimate(b), point_estimate(a))]
     )
 
 
@@ -98,8 +98,8 @@ def test_above_turns_round(a: float, b: float):
     ],
 )
 def test_limits(one: Record, reaches: str, stays_below: str):
-    assert is_at_least(one, 5.0) == reaches
-    assert is_below(one, 5.0) == stays_below
+    assert judge_at_least(one, 5.0) == reaches
+    assert judge_below(one, 5.0) == stays_below
 
 
 @given(st.integers(0, 80), st.integers(0, 80))

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from helpers.report_fakes import ORDERS, fake_records, paper_records
 
+from earmark.quantities import PAPER_COUNT
 from earmark.records import Record, select
 from earmark.report.exhibits import build_exhibits
 from earmark.report.figures.charts import Figure
-from earmark.report.results_grid import PAPER_COUNT, ResultsGrid
+from earmark.report.results_grid import ResultsGrid
 from earmark.report.tables.paper_tables import PAPER_COUNT_LABEL, control_variants
 from earmark.report.tables.table import Table
 

@@ -13,11 +13,12 @@ import pytest
 import scipy.special
 from helpers.report_fakes import fake_records
 
+from earmark.quantities import PAPER_COUNT
 from earmark.records import Record, select
 from earmark.report.exhibits import build_exhibits
 from earmark.report.figures.charts import Figure
 from earmark.report.figures.theme import DARK, LIGHT, ROLE_COLORS, ROLE_MARKERS
-from earmark.report.results_grid import PAPER_COUNT, ROLE_TITLES, ResultsGrid
+from earmark.report.results_grid import ROLE_TITLES, ResultsGrid
 
 
 @pytest.fixture(scope="module")

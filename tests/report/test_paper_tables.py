@@ -12,16 +12,17 @@ from helpers.report_fakes import paper_records
 from scipy.stats import spearmanr
 
 import earmark
+from earmark.quantities import PAPER_COUNT
 from earmark.records import Record, select
 from earmark.report.claims.claims import findings
 from earmark.report.exhibits import build_exhibits
 from earmark.report.paper_values import match_paper_models, paper_concept_row
-from earmark.report.results_grid import PAPER_COUNT, ResultsGrid
+from earmark.report.results_grid import ResultsGrid
 from earmark.report.tables.latex import to_latex
 from earmark.report.tables.table import Cell, Table
 from earmark.statistics.rank_correlation import spearman
 
-SINGULAR = {"basis": "singular", "threshold": 0.9, **PAPER_COUNT}
+SINGULAR = {"basis": "singular", **PAPER_COUNT}
 FACTS = Path(earmark.__file__).parent / "data" / "facts"
 
 

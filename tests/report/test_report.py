@@ -14,10 +14,11 @@ from helpers.report_fakes import fake_records
 
 from earmark.data.registry import PAPER_SHIFTS as SHIFTS
 from earmark.data.registry import dataset_title
+from earmark.quantities import PAPER_COUNT
 from earmark.records import Record
 from earmark.report import write_report
 from earmark.report.exhibits import EXHIBITS, build_exhibits
-from earmark.report.results_grid import PAPER_COUNT, ResultsGrid
+from earmark.report.results_grid import ResultsGrid
 from earmark.report.tables.table import Cell, Table
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -359,6 +360,40 @@ def test_page_shows_every_cell(page: Page):
         for labels, cells in one.rows if isinstance(one, Table) else ():
             for text in (*labels, *(cell.text for cell in cells)):
                 assert " ".join(text.split()) in page.text
+
+
+def test_names_of_other_bytes_are_shown_with_a_mark(tmp_path: Path):
+    one, other = (model("zero-shot", name=name, backbone=name) for name in ("caf\udce9", "b"))
+    records = [measured(m, "accuracy", 0.5, dataset="imagenet") for m in (one, other)]
+    records += [measured(m, "importance", 0.5, coordinate=k) for m in (one, other) for k in (0, 1)]
+
+    page = write_report(records, tmp_path, title="caf\udce9", missing=["caf\udce9: needs"])
+
+    assert "caf\ufffd" in Page(page.read_text("utf-8")).text
+    for suffix in ("csv", "md", "tex"):
+        assert "caf\ufffd" in (tmp_path / "tables" / f"table-4.{suffix}").read_text("utf-8")
+    assert any("caf\ufffd" in path.read_text("utf-8") for path in tmp_path.glob("figures/*.svg"))
+
+
+def test_the_page_says_what_is_done_to_images(tmp_path: Path):
+    zero_shot, finetuned = (
+        replace(model(role), preprocessing="resized to 32 x 32")
+        for role in ("zero-shot", "finetuned")
+    )
+    records = [measured(m, "accuracy", 0.5, dataset="imagenet") for m in (zero_shot, finetuned)]
+    same = Page(write_report(records, tmp_path).read_text("utf-8"))
+    records[1] = replace(records[1], preprocessing="resized to 64 x 64")
+    mixed = Page(write_report(records, tmp_path).read_text("utf-8"))
+
+    assert "Preprocessing. Of each image: resized to 32 x 32." in same.text
+    assert "differ in preprocessing" not in same.text
+    assert "The models of RN50 · Web differ in preprocessing" in mixed.text
+    for one, side in ((zero_shot, 32), (finetuned, 64)):
+        assert f"For {one.model}: resized to {side} x {side}." in mixed.text
+
+
+def test_page_without_preprocessing(page: Page):
+    assert "Preprocessing." not in page.text
 
 
 def test_page_loads_nothing(page: Page):

@@ -10,11 +10,12 @@ import altair as alt
 import pytest
 from helpers.report_fakes import paper_records
 
+from earmark.quantities import PAPER_COUNT
 from earmark.records import Record, select
 from earmark.report.exhibits import build_exhibits, page_sections
 from earmark.report.figures.charts import Figure
 from earmark.report.figures.importance import all_families_importance_figure
-from earmark.report.results_grid import PAPER_COUNT, ResultsGrid
+from earmark.report.results_grid import ResultsGrid
 
 SINGULAR = {"basis": "singular", **PAPER_COUNT}
 ALONG = {str(number) for number in range(11, 19)}

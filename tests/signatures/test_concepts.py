@@ -371,9 +371,7 @@ def test_average_precision_refuses():
     scores = torch.rand(3, 2)
     with pytest.raises(ValueError, match="scores must be 2-D"):
         average_precision(scores[:, 0], torch.ones(3).bool())
-    with pytest.raises(
-        ValueError, match=r"one for each of 3 images, got torch.bool of shape \(2,\)"
-    ):
+    with pytest.raises(ValueError, match="one for each of 3 images, got 2"):
         average_precision(scores, torch.ones(2).bool())
     with pytest.raises(ValueError, match=r"one per image, got float32"):
         average_precision(scores, torch.ones(3))
@@ -393,8 +391,27 @@ def test_a_mask_is_as_good_as_its_indices(kind: Any):
 
 
 def test_zeros_and_ones_are_no_indices():
-    with pytest.raises(ValueError, match=r"'red' has 4 entries that are all 0 or 1: give"):
-        ConceptLabels.from_positives({"red": [0, 1, 1, 0]}, images=4)
+    message = (
+        r"'red' has 4 entries that are all 0 or 1, one per image: .*np.array\(..., dtype=bool\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        probe_concepts(torch.eye(4), torch.eye(4), {"red": [0, 1, 1, 0]})
+    for pair in ([0, 1], [1, 0]):
+        with pytest.raises(ValueError, match="'red' has 2 entries that are all 0 or 1"):
+            ConceptLabels.from_positives({"red": pair}, images=2)
+    assert ConceptLabels.from_positives({"red": [1, 0]}, images=3).positives[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("indices", [[2, 0, 2], [0, 0], [0, 1, 0, 1, 0]])
+def test_an_image_given_twice_is_refused(indices: list[int]):
+    message = rf"'red' has image {indices[0]} more than once: .*np.array\(..., dtype=bool\)"
+    with pytest.raises(ValueError, match=message):
+        ConceptLabels.from_positives({"red": np.array(indices)}, images=4)
+
+
+def test_a_concept_of_a_folder_whose_name_is_not_utf_8_is_probed():
+    probe = probe_concepts(torch.eye(3), torch.eye(3), {"caf\udce9": [0]})
+    assert probe.average_precision[0, 0] == 1
 
 
 def test_a_mask_of_other_images_is_refused():

@@ -265,6 +265,19 @@ def test_labels_of_any_whole_dtype(dtype: str):
     assert pruning_curve(torch.eye(3), torch.eye(3), labels, fractions=[0]).accuracy == 1
 
 
+@pytest.mark.parametrize("kind", [bool, float])
+def test_labels_of_other_types_get_one_message(kind: type):
+    values = np.array([0, 1, 1], dtype=kind)
+    with pytest.raises(ValueError, match=r"Labels must be whole numbers, one per image, got (b|f)"):
+        pruning_curve.__wrapped__(torch.eye(3), torch.eye(3), values)
+
+
+def test_labels_of_classes_are_no_booleans():
+    mask, message = [False, True, True], "Labels of classes must be whole numbers, one per class"
+    with pytest.raises(ValueError, match=message):
+        pruning_curve(torch.eye(3), torch.eye(3), [0, 1, 2], class_to_label=mask)
+
+
 @pytest.mark.parametrize("labels", [None, ["a", "b", "c"], [[0], [1, 2]]])
 def test_labels_that_are_no_numbers(labels: object):
     with pytest.raises(ValueError, match="Labels must be whole numbers"):

@@ -264,7 +264,7 @@ def test_left_out_errors_are_those_of_a_plain_loop(predictors: int):
     error, mean = (np.sqrt(np.mean([*chain(*one.values())])) for one in (squares, means))
     assert found.error == pytest.approx(error)
     assert found.gain.value == pytest.approx(mean - error, abs=1e-12)
-    assert (found.models, found.families) == (12, 6)
+    assert (found.models, found.groups) == (12, 6)
     if predictors:
         gains: list[float] = []
         for pick in random.choice(list("abcdef"), size=(4000, 6)):
@@ -310,17 +310,17 @@ def test_too_few_families_or_models_are_not_fitted():
     four = leave_group_out_rmse({"x": np.ones((4, 1))}, [1.0, 2.0, 3.0, 4.0], list("abcd"))["x"]
 
     assert few.error is None
-    assert few.note == "fewer than 3 families (2)"
+    assert few.note == "fewer than 3 groups (2)"
     assert wide.error is None
     assert "for 4 predictors" in wide.note
     assert none.error is None
     assert four.error is not None
     assert four.gain.low is None
-    assert four.note == "no interval: fewer than 5 families (4)"
+    assert four.note == "no interval: fewer than 5 groups (4)"
 
 
 def test_left_out_names_what_is_wrong():
-    with pytest.raises(ValueError, match="2 models need as many families, got 1"):
+    with pytest.raises(ValueError, match="2 models need as many groups, got 1"):
         leave_group_out_rmse({}, [1.0, 2.0], ["a"])
     with pytest.raises(ValueError, match=r"'x' need .* got shape \(2,\)"):
         leave_group_out_rmse({"x": [1.0, 2.0]}, [1.0, 2.0], ["a", "b"])

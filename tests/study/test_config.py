@@ -20,12 +20,14 @@ from earmark.models.serialization import save_classifier
 from earmark.study.availability import find_unavailable_models
 from earmark.study.config import (
     BUILTIN_POOLS,
+    BaselineFit,
     StudyConfig,
     builtin_config_text,
     load_study_config,
     to_toml,
 )
 from earmark.study.layer_cka.hooks import OUTPUT_NAME
+from earmark.study.units import baseline_models, study_units
 
 import timm  # isort: skip
 import open_clip  # isort: skip
@@ -237,8 +239,6 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path):
         "the model RN50,openai is there more than once",
         "supervised 1: give either train or model",
         "supervised 2: give either train or model",
-        "supervised: RN51 is there more than once",
-        "supervised: no family has the backbone 'RN51'",
         "control 1 kind: it should be 'no-clip', 'captioned-id' or 'untrained'",
         "control 2 finetune: it should be a valid boolean, got 'yes'",
     ):
@@ -251,7 +251,51 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path):
         ('title = "a\n', r"mine.toml is not TOML: .*line 1"),
         ("title = 'a'\ntitle = 'b'\n", "is not TOML: .*line 2"),
         ("a = " + "[" * 9999, "is not TOML"),
-        ("", "family is missing"),
+        ("", r"the pool has no model: give \[\[family\]\], \[\[supervised\]\] or \[\[model\]\]"),
+        ("[[control]]\nkind = 'untrained'\nbackbone = 'a'\nnote = 'b'", "the pool has no model"),
+        (
+            "[[supervised]]\nbackbone = 'a'\ntrain = 'RN50'\n" * 2,
+            "supervised: RN50 is trained more than once: one recipe gives one model",
+        ),
+        (
+            "alphas = [0.5]\n" + family() + "finetune = false\n",
+            "alphas: no family has a finetuned model to compare: give one, or leave out alphas",
+        ),
+        (
+            "[cka]\nlayers = ['a']\n[[supervised]]\nbackbone = 'a'\nmodel = 'lab:supervised'",
+            "cka: no family has a finetuned model to compare: give one, or leave out cka",
+        ),
+        (
+            family(finetuned="lab:finetuned") + "finetune = false\n",
+            "family 1: finetuned and finetune = false exclude each other: give one",
+        ),
+        (
+            "[[model]]\nmodel = 'lab:supervised'\nbackbone = 'a'\nrole = 'supervised'",
+            "model 1 role: it should be 'finetuned', 'soup' or 'other', got 'supervised'",
+        ),
+        ("baseline = 3\n" + family(), "baseline: it should be a valid string, got 3"),
+        (family() + "[baseline]\nmodels = []", "baseline models: Tuple should have at least 1"),
+        (family() + "[baseline]\nmodels = [3]", "baseline models 1: it should be a valid string"),
+        (
+            family() + "[baseline]\nmodls = []",
+            r"baseline: unknown key 'modls' \(did you mean models",
+        ),
+        (
+            family() + "[baseline]\nname = 'paper'\nmodels = ['a.pt']",
+            "baseline: the name 'paper' is that of a shipped baseline: rename it",
+        ),
+        (
+            family() + "[baseline]\nmodels = ['supervised', 'finetuned', 'zero-shot']",
+            "(?s)baseline models: the pool has no supervised model.*"
+            "4 or more are needed, since the baseline of a model of the pool is fitted without it, "
+            "got 2: add some",
+        ),
+        (
+            family() + "[baseline]\nmodels = ['lab:supervised', 'lab:finetuned']",
+            "baseline models: 3 or more are needed, got 2: add some",
+        ),
+        ("classnames = 'names.txt'\n" + family(), r"classnames: no file .*names\.txt: check"),
+        ("templates = 'mine.txt'\n" + family(), r"templates: no file .*mine\.txt: check the path"),
         ("alphas = [0.2, 0.2]", "do not ascend"),
         (
             family(zero_shot="lab:supervised")
@@ -266,13 +310,90 @@ def test_every_fault_of_a_file_is_told_at_once(tmp_path: Path):
         (family() + "[finetune]\nlabel_smoothing = 1.0", "less than 1"),
         (
             family() + "[[control]]\nkind = 'no-clip'\nbackbone = 'RN50'",
-            "control 1: give model, or leave it vacant with a note",
+            "control 1: give model, or a note that says which model fits",
         ),
     ],
 )
 def test_a_file_that_is_no_pool_is_refused(tmp_path: Path, text: str, told: str):
     with pytest.raises(ValueError, match=told):
         load_study_config(written(tmp_path, text))
+
+
+SINGLE = "[[model]]\nmodel = '{}.safetensors'\nbackbone = 'a'\nrole = 'finetuned'\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(
+            f"[[supervised]]\nbackbone = '{backbone}'\nmodel = '{model}'\n"
+            for backbone, model in (
+                ("a", "lab:supervised"),
+                ("a", "timm:resnet50"),
+                ("b", "RN50,x.pt"),
+            )
+        ),
+        family() + "finetune = false\n",
+        "".join(map(SINGLE.format, range(5))),
+    ],
+)
+def test_a_pool_may_lack_families_counterparts_and_other_backbones(tmp_path: Path, text: str):
+    pool = load_study_config(written(tmp_path, text))
+
+    models = [model for unit in study_units(pool) for model in unit.models]
+    assert [unit for unit in study_units(pool) if unit.second is not None] == []
+    untrained = [model.backbone for model in models if model.origin == "untrained"]
+    assert untrained == list(dict.fromkeys(model.backbone for model in models))
+
+
+def test_supervised_models_are_of_imagenet_where_the_data_is(tmp_path: Path):
+    text = "[[supervised]]\nbackbone = 'a'\nmodel = 'lab:supervised'\n"
+    text += "[[supervised]]\nbackbone = 'a'\nmodel = 'timm:resnet50'\npretraining = 'birds'\n"
+    pool = load_study_config(written(tmp_path, text))
+    (tmp_path / "imagenet" / "val" / "n01440764").mkdir(parents=True)
+    (tmp_path / "imagenet" / "val" / "n01440764" / "a.png").touch()
+    (tmp_path / "own").mkdir()
+
+    def labels(data: Path | None) -> list[str]:
+        return [unit.first.pretraining for unit in study_units(pool, data)][:2]
+
+    assert labels(tmp_path) == ["ImageNet", "birds"]
+    assert labels(tmp_path / "own") == labels(None) == ["", "birds"]
+
+
+def test_the_models_of_a_baseline_are_found_by_role_and_by_id(tmp_path: Path):
+    text = family(finetuned="./tuned.safetensors")
+    text += "[[supervised]]\nbackbone = 'a'\nmodel = 'lab:supervised'\n"
+    text += "[[control]]\nkind = 'captioned-id'\nbackbone = 'a'\nmodel = 'lab:zero-shot'\n"
+    text += "[baseline]\nmodels = ['zero-shot', 'tuned.safetensors', 'gone.pt', 'lab:supervised']\n"
+    pool = load_study_config(written(tmp_path, text))
+
+    models = [(model.name, model.in_pool) for model in baseline_models(pool)]
+
+    assert models == [
+        ("RN50-quickgelu,openai", True),  # and no control
+        ("./tuned.safetensors", True),
+        ("gone.pt", False),
+        ("lab:supervised", True),
+    ]
+    assert f"baseline: no file {tmp_path}/gone.pt: check the path" in find_unavailable_models(pool)
+
+
+def test_absolute_paths_cover_single_models_baselines_and_class_names(tmp_path: Path):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    text = "classnames = 'names.txt'\ntemplates = 'openai'\n" + SINGLE.format(1)
+    text += "[baseline]\nmodels = ['finetuned', 'a.pt', 'lab:supervised', 'RN50,openai']\n"
+    pool = load_study_config(written(tmp_path, text))
+
+    absolute = pool.with_absolute_paths()
+
+    assert absolute.singles[0].model == f"{tmp_path}/1.safetensors"
+    assert (absolute.classnames, absolute.templates) == (f"{tmp_path}/names.txt", "openai")
+    assert isinstance(absolute.baseline, BaselineFit)
+    others = [f"{tmp_path}/a.pt", "lab:supervised", "RN50,openai"]
+    assert [*absolute.baseline.models] == ["finetuned", *others]
+    again = load_study_config(written(tmp_path, to_toml(absolute)))
+    assert again == absolute.model_copy(update={"base": tmp_path})
 
 
 def test_an_unknown_pool_is_answered_with_the_nearest(tmp_path: Path):
@@ -333,6 +454,16 @@ def test_the_pool_in_the_documentation_is_one(tmp_path: Path):
         f"no file {tmp_path / 'checkpoints' / file}"
         for file in ("epoch_32.pt", "finetuned.pt", "simclr.pt")
     ]
+
+
+def test_the_pools_of_models_and_data_are_pools(tmp_path: Path):
+    page = (Path(__file__).parents[2] / "docs" / "models-and-data.md").read_text("utf-8")
+    blocks = [block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[[" in block]
+    (tmp_path / "names.txt").write_text("a\tb\n")
+    for block in blocks:
+        pool = load_study_config(written(tmp_path, block))
+        assert all(": no file " in problem for problem in find_unavailable_models(pool))
+    assert len(blocks) == 3
 
 
 def lab_tower(path: Path, features: int = 128, classes: int = 3) -> Path:
@@ -442,6 +573,7 @@ MAYBE = st.none() | st.integers(1, 99)
         },
     ),
     st.none() | st.lists(TEXTS, min_size=1),
+    st.lists(TEXTS, min_size=2, unique=True) | st.just([]),
 )
 def test_a_written_pool_is_read_again(
     tmp_path_factory: pytest.TempPathFactory,
@@ -449,6 +581,7 @@ def test_a_written_pool_is_read_again(
     alphas: set[float],
     recipe: dict[str, object],
     layers: list[str] | None,
+    extra: list[str],
 ):
     document: dict[str, object] = {
         "name": names[0],
@@ -456,9 +589,14 @@ def test_a_written_pool_is_read_again(
         "finetune": recipe,
         "family": [
             {"backbone": name, "pretraining": name, "group": "main", "zero_shot": name}
+            | ({"finetune": False} if name in names[1:] else {})
             for name in names
         ],
-        "supervised": [{"backbone": names[0], "train": names[-1]}],
+        "supervised": [{"backbone": names[0], "train": names[-1], "pretraining": names[0]}],
+        "model": [{"backbone": names[-1], "model": "own \x7f", "role": "soup"}],
+        "baseline": {"models": ["zero-shot", "supervised", *(f"extra {one}" for one in extra)]}
+        if extra
+        else "paper",
         "control": [{"kind": "untrained", "backbone": names[0], "note": names[-1]}],
     }
     if layers:

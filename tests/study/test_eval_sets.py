@@ -299,7 +299,7 @@ def test_own_images_and_own_shifts(tmp_path: Path):
     found = {r.dataset: (r.value, r.n) for r in select(records, quantity="accuracy")}
     assert found == {"pets": (1.0, 5), "fog": (1.0, 2), "shifts": (1.0, 2)}
     (mean,) = select(records, quantity="accuracy", dataset="shifts")
-    assert mean.note == "the mean over fog; 2 of 1,000 classes of fog"
+    assert mean.note == "the mean over fog; fog: 2 of 1,000 classes"
     assert (
         "a baseline"
         in dict(missing_measurements(oracle(), sets, baselines_for(WNIDS, sets)))[

@@ -158,7 +158,7 @@ def test_the_plan_needs_neither_data_nor_weights():
         assert family.zero_shot in ran.stdout
         assert f"{family.zero_shot} finetuned" in ran.stdout
     assert "GB" in ran.stdout
-    assert "vacant" in ran.stdout
+    assert "no model" in ran.stdout
 
 
 def test_a_pool_is_shown_to_be_copied(tmp_path: Path):

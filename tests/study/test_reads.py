@@ -134,6 +134,7 @@ def test_passes_are_counted_and_metadata_is_free():
     assert len(batches.reads) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effective robustness")  # nor needs it
 def test_a_unit_loads_a_source_hashes_weights_and_stats_images_once(
     eval_sets: EvalSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

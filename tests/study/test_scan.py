@@ -18,6 +18,7 @@ from earmark import cli, load_model
 from earmark.activations import EncodeConfig
 from earmark.data.registry import PAPER_SHIFTS
 from earmark.models import _torchvision_compat  # noqa: F401
+from earmark.models.preprocessing import Preprocessing
 from earmark.records import RECORDS_FILE, SCAN_FILE, read_records, select
 from earmark.study.scan import ScanConfig, scan_model
 
@@ -137,6 +138,9 @@ def test_each_family_is_measured_whole(make: Callable[[Path], str], tree: Path, 
     }
     on = {record.dataset for record in select(found.records, quantity="accuracy")}
     assert on == {"imagenet", *PAPER_SHIFTS, "shifts"}
+    stated = {record.preprocessing for record in found.records if record.model == found.model}
+    assert stated == {model.transform.describe()}
+    assert Preprocessing(**json.loads(found.as_json())["preprocessing"]) == model.transform
     assert read_records(tmp_path / "out" / RECORDS_FILE) == found.records
     assert json.loads((tmp_path / "out" / SCAN_FILE).read_text()) == json.loads(found.as_json())
 
@@ -361,6 +365,11 @@ def test_own_names_for_the_rows_of_a_models_head(pets: Path, tmp_path: Path):
     name = f"timm:test_resnet,{tmp_path / 'weights.safetensors'}"
     request = ScanConfig(name, pets, tmp_path / "out", classnames=tmp_path / "names", encoding=FEW)
 
+    unnamed = dict(scan_model(replace(request, classnames=None)).missing)
+    assert unnamed["accuracy, pruning, effective robustness"] == (
+        "labels: the 2 classes of the head have no names (0, 1, …): name them by --classnames "
+        "FILE, or classnames in a pool's TOML"
+    )
     dog_first = scan_model(request)
     (tmp_path / "names").write_text("cat\ndog\n")
     cat_first = scan_model(request)

@@ -272,7 +272,7 @@ def test_models_without_files_are_told_before_any_work_and_damaged_files_at_the_
     assert {record.model for record in found.records} >= {"lab:supervised", "lab:untrained"}
 
 
-def test_the_plan_tells_what_is_there(studied: tuple[RunConfig, StudyOutput], tmp_path: Path):
+def test_the_plan_tells_what_is_done(studied: tuple[RunConfig, StudyOutput], tmp_path: Path):
     setting = copied(studied[0], tmp_path)
     states = {row.state for row in plan_study(setting.study_config, tmp_path / "nothing")}
     (part, *_) = study_units(setting.study_config)
@@ -281,8 +281,8 @@ def test_the_plan_tells_what_is_there(studied: tuple[RunConfig, StudyOutput], tm
     later = {row.model: row.state for row in plan_study(setting.study_config, setting.out)}
 
     assert states == {"to do"}
-    assert later["lab:zero-shot"] == "there"
-    assert sorted(later.values()) == ["1 of 2 there", *["there"] * 4]
+    assert later["lab:zero-shot"] == "done"
+    assert sorted(later.values()) == ["1 of 2 done", *["done"] * 4]
 
 
 def test_a_plan_says_for_how_long_models_are_trained(lab: Path):
@@ -619,7 +619,8 @@ def test_warnings_of_a_unit_elsewhere_are_shown_here(
     monkeypatch.setattr(StudyRunner, "run_unit", warn_twice)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        result = run._run_remote(setting, study_units(setting.study_config)[0])
+        unit = study_units(setting.study_config)[0]
+        result = run._run_remote(setting, StudyRunner.run_unit, unit)
     assert result.warnings == ["a damaged file"]
 
     monkeypatch.setattr(run, "map_units", lambda _, units, **__: [(0, result)])

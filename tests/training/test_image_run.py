@@ -369,7 +369,7 @@ def test_another_run_s_folder_is_refused(tmp_path: Path, images: ImageSet, other
         case _:
             running = ComputeConfig(precision="bfloat16")
 
-    with pytest.raises(ValueError, match=f"another training run, of other {other}: give"):
+    with pytest.raises(ValueError, match=rf"another training run, which differs in: {other}\. Use"):
         train_on_images(start, lessons, recipe, tmp_path, compute_config=running)
 
 
@@ -397,7 +397,9 @@ def test_another_run_s_checkpoint_is_refused(tmp_path: Path, lessons: TrainData)
 def test_a_model_of_no_known_run_is_not_touched(tmp_path: Path, lessons: TrainData):
     (tmp_path / MODEL_FILE).write_bytes(b"precious")
 
-    with pytest.raises(ValueError, match=r"holds a model\.safetensors of no known run"):
+    with pytest.raises(
+        ValueError, match=r"holds model\.safetensors but no run\.json, so its run is unknown"
+    ):
         train_on_images(fakes.tower(), lessons, fakes.recipe(), tmp_path)
     assert (tmp_path / MODEL_FILE).read_bytes() == b"precious"
 
@@ -419,7 +421,7 @@ def test_bfloat16_learns_nearly_the_same(tmp_path: Path, lessons: TrainData):
     ("change", "match"),
     [
         ({"labels": None}, "The images of pets have no labels"),
-        ({"classes": ("a", "b", "c")}, "The 3 classes of pets are not the 3 of tiny"),
+        ({"classes": ("a", "b", "c")}, "The 3 classes of pets do not match the 3 classes of tiny"),
     ],
 )
 def test_images_that_do_not_fit(
@@ -641,5 +643,5 @@ def test_a_folder_whose_run_cannot_be_read(tmp_path: Path, lessons: TrainData, c
     train_on_images(fakes.tower(), lessons, fakes.recipe(epochs=1), tmp_path)
     (tmp_path / "run.json").write_text(content)
 
-    with pytest.raises(ValueError, match=r"of other run\.json, which cannot be read: give"):
+    with pytest.raises(ValueError, match=r"differs in: run\.json, which cannot be read\. Use"):
         train_on_images(fakes.tower(), lessons, fakes.recipe(epochs=1), tmp_path)

@@ -73,7 +73,7 @@ def test_every_backbone_of_a_pool_has_one(name: str):
 
 def without_controls() -> StudyConfig:
     pool = load_study_config("lab")
-    return pool.model_copy(update={"families": pool.families[:1], "controls": ()})
+    return pool.model_copy(update={"families": pool.families[:1], "controls": (), "supervised": ()})
 
 
 def test_a_study_makes_it_of_the_family_that_it_is_a_control_of(tmp_path: Path):

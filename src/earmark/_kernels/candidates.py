@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from .._inputs import as_float64, as_index_vector
+from .._inputs import as_float64, as_label_vector
 
 
 # Classes of one weight and bias tie on every image, where the first wins: only the first is
@@ -44,7 +43,7 @@ def _validate_class_labels(
 ) -> Int64[Tensor, "class"]:
     if class_to_label is None:
         return torch.arange(classes)
-    array = as_index_vector(class_to_label, "Labels of classes").astype(np.int64)
+    array = as_label_vector(class_to_label, "Labels of classes", each="class")
     if array.shape != (classes,) or not (array >= 0).any():
         raise ValueError(
             f"{classes} classes need as many labels, at least one of them >= 0, "

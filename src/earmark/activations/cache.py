@@ -23,7 +23,10 @@ from .cache_key import cache_key, cache_key_fields
 from .encoding import EncodeConfig, EncodedBatch, Progress, batch_ranges, iter_encoded_batches
 
 IMAGES_PER_SHARD = 1024
-"""Images in a shard, rounded down to whole batches: the most that a killed run loses."""
+"""Number of images per shard, rounded down to whole batches.
+
+A killed run loses at most one shard.
+"""
 
 _TENSOR_NAME = "activations"
 _METADATA_KEY = "earmark"  # a single key, since safetensors writes several in random order
@@ -92,9 +95,9 @@ class Shard:
         metadata, activations = self._open()
         checksum = metadata.pop("sha256", None)
         if {**metadata, "skipped": None} != {**self._identity(), "skipped": None}:
-            raise ValueError(f"{self.path} holds the activations of something else.")
+            raise ValueError(f"{self.path} holds activations of another model, dataset or setting.")
         if checksum != self._checksum(metadata, activations):
-            raise ValueError(f"{self.path} is damaged: its bytes do not fit its checksum.")
+            raise ValueError(f"{self.path} is damaged: its checksum does not match.")
         return ShardContents(activations, metadata["skipped"])
 
     def _identity(self) -> dict[str, Any]:
@@ -220,9 +223,9 @@ class _EncodeJob:
             image = batch.indices[int(finite.int().argmin())]
             wider = "bfloat16" if self.encoding.kept_as == "float16" else "float32"
             raise ValueError(
-                f"{self.classifier.name} has activations too large for "
-                f"{self.encoding.kept_as} for image {image} of {self.images.name}, "
-                f"{self.images.path(image)}: store them as {wider}."
+                f"Activations of {self.classifier.name} overflow {self.encoding.kept_as} for image "
+                f"{image} of {self.images.name}, {self.images.path(image)}: use "
+                f"--activation-dtype {wider} (activation_dtype= in Python)."
             )
         return activations
 
@@ -239,8 +242,8 @@ class _EncodeJob:
         batches = tuple(shard.activations for shard in contents if len(shard.activations))
         if not batches:
             raise ValueError(
-                f"None of the {len(self.images)} images of {self.images.name} can be read, "
-                f"first {self.images.path(0)}: are they image files?"
+                f"None of the {len(self.images)} images of {self.images.name} can be read. The "
+                f"first is {self.images.path(0)}: check that it is an image file."
             )
         skipped = chain.from_iterable(shard.skipped for shard in contents)
         return Activations(batches, tuple(skipped))

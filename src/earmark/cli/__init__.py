@@ -39,17 +39,17 @@ app = typer.Typer(
 _EXAMPLES = {
     demo: "--out lab-study",
     er: "--model '*,openai' --sort imagenet",
-    scan: "ViT-B-16,openai --data data --out vit",
+    scan: "ViT-B-16-quickgelu,openai --data data --out vit",
     study: "paper-v1 --plan",
     check: "data --fix-list faults.tsv",
     report: "earmark-demo",
     audit: "--paper",
-    finetune: "ViT-B-16,openai --data data --out tuned --device cuda",
+    finetune: "ViT-B-16-quickgelu,openai --data data --out tuned --device cuda",
     train: "RN50 --data data --out rn50 --device cuda",
-    interpolate: "ViT-B-16,openai tuned/model.safetensors --alpha 0.5 --out between",
+    interpolate: "ViT-B-16-quickgelu,openai tuned/model.safetensors --alpha 0.5 --out between",
     soup: "a.safetensors b.safetensors --greedy --data held-out --out soup",
-    prune: "ViT-B-16,openai --keep .2 --data data --out pruned",
-    cka: "ViT-B-16,openai tuned/model.safetensors --data data --layers '*.resblocks.?'",
+    prune: "ViT-B-16-quickgelu,openai --keep .2 --data data --out pruned",
+    cka: "ViT-B-16-quickgelu,openai tuned/model.safetensors --data data --layers '*.resblocks.?'",
 }
 for command, example in _EXAMPLES.items():
     app.command(epilog=f"Example: earmark {command.__name__} {example}")(command)

@@ -23,11 +23,12 @@ def audit(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Test each signature against effective robustness over the models of a study.
+    """Test whether each signature correlates with effective robustness across models.
 
-    The audit computes rank correlations within each role and pooled, alone and given accuracy
-    on ImageNet, and the error of predicting the robustness of left-out models. It judges each
-    signature as supported, not supported or inconclusive, and gives the reasons.
+    The models are those of a study, or of the paper (--paper). The audit computes rank
+    correlations within each role and pooled, alone and given accuracy on ImageNet, and the
+    error of predicting the robustness of left-out models. It judges each signature as
+    supported, not supported or inconclusive, and gives the reasons.
 
     It writes audit.md, audit.csv, audit-left-out.csv and audit.tex.
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import options
 from .console import console, new_table, show_progress
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ def check(
     ] = False,
     fix_list: Annotated[
         Path | None,
-        typer.Option(help="File to write each faulty file or folder to, with its remedy."),
+        typer.Option(
+            help="Write a TSV list of faulty files and folders, with the remedy for each, to this "
+            "file."
+        ),
     ] = None,
-    workers: Annotated[
+    threads: Annotated[
         int | None, typer.Option(min=1, help="Number of threads that decode images.")
     ] = None,
+    _workers: options.RenamedWorkers = None,
 ) -> None:
     """Validate a dataset's folders, classes, counts and images.
 
@@ -41,7 +46,7 @@ def check(
 
     with show_progress() as progress:
         reports = check_datasets(
-            data, is_subset=subset, progress=partial(progress, "read images"), workers=workers
+            data, is_subset=subset, progress=partial(progress, "read images"), workers=threads
         )
     lines = [_line("note:", "", report, note) for report in reports for note in report.notes]
     lines += [

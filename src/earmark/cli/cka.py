@@ -52,6 +52,7 @@ def cka(
     seed: Annotated[
         int, options.data_option(min=0, help="Random seed of the sample and its order.")
     ] = 0,
+    model_from: options.ModelFrom = None,
     device: options.Device = "cpu",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
@@ -63,14 +64,16 @@ def cka(
     Features of large variance dominate it, so CKA of standardized features is shown beside
     it. Intervals are 95 % intervals over images. Images pass through both models twice.
     """
+    from ..models.own_code import read_model_from
     from ..study.layer_cka.compare import LayerCKAConfig
     from ..study.layer_cka.models import compare_models
 
+    codes = read_model_from(model_from)
     pairs, size = "all" if all_pairs else None, batch_size or (32 if device == "cpu" else 256)
     config = LayerCKAConfig(pairs, size, workers, sample, seed)
     compare = partial(compare_models, first, second, data, layers=layers or "*", config=config)
     with show_progress() as progress:
-        comparison = compare(out=out, device=device, progress=progress)
+        comparison = compare(out=out, model_from=codes, device=device, progress=progress)
     if json:
         typer.echo(comparison.as_json())
     else:

@@ -25,7 +25,10 @@ _SHIFT_TITLES = {
 def er(
     csv: Annotated[
         Path | None,
-        typer.Option(help="File or folder of your results, instead of the public models."),
+        typer.Option(
+            help="Your results: a CSV or JSON file, or a folder of JSON files. Default: the public "
+            "models."
+        ),
     ] = None,
     baseline: Annotated[
         str,
@@ -55,8 +58,12 @@ def er(
     """Compute the effective robustness (ER) of public models, or of your own.
 
     ER is mean accuracy on five shifts of ImageNet minus what the baseline predicts from accuracy
-    on ImageNet. The baselines are named paper, testbed, testbed-standard and testbed-all; the
-    last three also end in -matched-frequency. A baseline can also be fitted on results.
+    on ImageNet.
+
+    Baselines: paper (as printed in the paper), testbed (all models of the ImageNet testbed but
+    those trained on more data), testbed-standard (models of standard training alone),
+    testbed-all (all models). Append -matched-frequency to the last three to use ImageNet-V2
+    matched-frequency in place of threshold-0.7. A baseline can also be fitted on results.
 
     Results can be open_clip's openclip_results.csv; what CLIP_benchmark wrote: its CSV, a JSON
     file, JSON lines, or a folder of JSON files; or a table with one row per model and the

@@ -48,6 +48,7 @@ def interpolate(
     ] = None,
     architecture: options.Architecture = None,
     weights: options.Weights = None,
+    model_from: options.ModelFrom = None,
     classnames: options.Classnames = None,
     templates: options.Templates = None,
     device: options.Device = "cpu",
@@ -62,7 +63,7 @@ def interpolate(
 
     from ..study.merge import interpolate_models
 
-    config = _load_config(out, architecture, weights, classnames, templates, device)
+    config = _load_config(out, architecture, weights, model_from, classnames, templates, device)
     with show_progress() as progress:
         models = interpolate_models(model0, model1, alpha or (0.5,), config, progress=progress)
     if json:
@@ -93,6 +94,7 @@ def soup(
     skip_unreadable: options.SkipUnreadable = False,
     architecture: options.Architecture = None,
     weights: options.Weights = None,
+    model_from: options.ModelFrom = None,
     classnames: options.Classnames = None,
     templates: options.Templates = None,
     device: options.Device = "cpu",
@@ -110,7 +112,15 @@ def soup(
     if data is not None and not greedy:
         raise typer.BadParameter("--data is for --greedy: a uniform soup needs no images.")
     config = _load_config(
-        out, architecture, weights, classnames, templates, device, batch_size, skip_unreadable
+        out,
+        architecture,
+        weights,
+        model_from,
+        classnames,
+        templates,
+        device,
+        batch_size,
+        skip_unreadable,
     )
     with show_progress() as progress:
         if data is None:
@@ -150,9 +160,9 @@ def prune(
         typer.Option(
             parser=_parse_order,
             metavar=f"[{'|'.join(_ORDER_TITLES)}]",
-            help="Strength of a direction: its singular value; its importance (Eq. 4); or "
-            "its importance in the class-centered head, which is all that can change a "
-            "decision. The last two need --data.",
+            help="How directions are ranked: by singular value; by importance (Eq. 4); or by "
+            "class-centered importance, which ignores what cannot change a prediction. The last "
+            "two need --data.",
         ),
     ] = "singular",
     data: Annotated[
@@ -165,6 +175,7 @@ def prune(
     skip_unreadable: options.SkipUnreadable = False,
     architecture: options.Architecture = None,
     weights: options.Weights = None,
+    model_from: options.ModelFrom = None,
     classnames: options.Classnames = None,
     templates: options.Templates = None,
     device: options.Device = "cpu",
@@ -179,7 +190,15 @@ def prune(
     from ..study.prune import prune_model
 
     config = _load_config(
-        out, architecture, weights, classnames, templates, device, batch_size, skip_unreadable
+        out,
+        architecture,
+        weights,
+        model_from,
+        classnames,
+        templates,
+        device,
+        batch_size,
+        skip_unreadable,
     )
     with show_progress() as progress:
         result = prune_model(
@@ -200,6 +219,7 @@ def _load_config(
     out: Path,
     architecture: str | None,
     weights: Literal["ema", "plain"] | None,
+    model_from: list[str] | None,
     classnames: Path | None,
     templates: str | None,
     device: str,
@@ -207,10 +227,12 @@ def _load_config(
     skip_unreadable: bool = False,
 ) -> "LoadConfig":
     from ..api import encode_config
+    from ..models.own_code import read_model_from
     from ..study.merge import LoadConfig
 
+    codes = read_model_from(model_from)
     encoding = encode_config(device, batch_size, None, "float32", "float32", skip_unreadable)
-    return LoadConfig(out, architecture, weights, classnames, templates, device, encoding)
+    return LoadConfig(out, architecture, weights, codes, classnames, templates, device, encoding)
 
 
 def _trials_table(result: "Soup") -> "Table":

@@ -40,8 +40,18 @@ Architecture = Annotated[
 Weights = Annotated[
     Literal["ema", "plain"] | None,
     model_option(
-        help="Weights to take of a file that holds averaged ones (EMA) beside plain ones. "
-        "Default: as the model's own library."
+        help="Which weights to take from a file that holds both averaged (EMA) and plain ones. "
+        "Default: ema for timm, plain for others."
+    ),
+]
+ModelFrom = Annotated[
+    list[str] | None,
+    model_option(
+        metavar="FILE.py:FUNCTION",
+        help="Function of your own code that returns a model: a torch.nn.Module, or an "
+        "earmark.Classifier. earmark runs this code and no other. MODEL is then a file of its "
+        "weights, a saved classifier that refers to it, or FILE.py:FUNCTION itself. May be "
+        "repeated.",
     ),
 ]
 Classnames = Annotated[
@@ -65,7 +75,12 @@ BatchSize = Annotated[
     int | None, compute_option(min=1, help="Images per batch. Default: 32 on a CPU, 256 elsewhere.")
 ]
 Workers = Annotated[
-    int | None, compute_option(min=0, help="Number of processes that decode images.")
+    int | None,
+    compute_option(
+        min=0,
+        help="Number of processes that decode images. Default: 0 (a thread) on a CPU, up to 8 "
+        "elsewhere.",
+    ),
 ]
 Precision = Annotated[
     FloatType, compute_option(help="Precision of the forward pass; weights stay float32.")
@@ -86,6 +101,14 @@ def _reject_keep(value: str | None) -> None:
         reject_old_name("--keep", "--activation-dtype")
 
 
+def _reject_workers(value: int | None) -> None:
+    if value is not None:
+        reject_old_name("--workers", "--threads")
+
+
 RenamedKeep = Annotated[
     str | None, _option("--keep", hidden=True, is_eager=True, callback=_reject_keep)
+]
+RenamedWorkers = Annotated[
+    int | None, _option("--workers", hidden=True, is_eager=True, callback=_reject_workers)
 ]

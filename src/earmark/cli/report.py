@@ -26,7 +26,9 @@ def report(
 
 
 def demo(out: Out = Path("earmark-demo")) -> None:
-    """Run the whole study on the lab, offline: images, activations, records and report.
+    """Measure the lab's models, all signatures but CKA, offline.
+
+    It writes images, activations, records and a report.
 
     Results of an earlier run in the folder are reused.
     """

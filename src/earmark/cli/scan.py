@@ -52,6 +52,7 @@ def scan(
     skip_unreadable: options.SkipUnreadable = False,
     architecture: options.Architecture = None,
     weights: options.Weights = None,
+    model_from: options.ModelFrom = None,
     role: Annotated[
         Literal["zero-shot", "finetuned", "supervised", "other"] | None,
         options.model_option(help="Role of the model. Default: what its id implies."),
@@ -79,7 +80,7 @@ def scan(
     json: options.Json = False,
     _keep: options.RenamedKeep = None,
 ) -> None:
-    """Measure all signatures of one model that the available data supports.
+    """Measure, for one model, every signature that the data supports, and list the missing ones.
 
     Kurtosis needs images alone. The importance of directions also needs a head; accuracy and
     pruning need labels; effective robustness needs ImageNet's five shifts; concepts need a
@@ -131,6 +132,10 @@ def _summary_table(result: "ScanResult") -> "Table":
         n = f"{row.n:,}" if row.n else ""
         table.add_row(heading, title, row.format_value(), row.format_interval(), n)
         section = row.section
-    if notes:
-        table.caption = "\n".join(f"({number}) {escape(note)}" for note, number in notes.items())
+    lines = [f"({number}) {escape(note)}" for note, number in notes.items()]
+    preprocessing = next(
+        (record.preprocessing for record in result.records if record.preprocessing), ""
+    )
+    lines += [f"Preprocessing: {escape(preprocessing)}."] if preprocessing else []
+    table.caption = "\n".join(lines)
     return table

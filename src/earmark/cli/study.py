@@ -38,6 +38,7 @@ def study(
             help="Engine: local measures one model after another, ray several on a cluster."
         ),
     ] = "local",
+    model_from: options.ModelFrom = None,
     device: options.Device = "cpu",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
@@ -57,18 +58,20 @@ def study(
     if show:
         typer.echo(builtin_config_text(pool), nl=False)
         return
-    config = load_study_config(pool, base=out)
+    from ..models.own_code import read_model_from
+
+    config, codes = load_study_config(pool, base=out), read_model_from(model_from)
     missing = [] if out else ["--out FOLDER"]
-    missing += [] if data or config.name == "lab" else ["--data FOLDER"]
+    missing += [] if data or config.renders_data else ["--data FOLDER"]
     if missing and not plan:
         needs = " and ".join(missing)
         raise ValueError(f"A study of {pool} needs {needs}; --plan needs neither.")
-    _print_plan(config, out)
+    _print_plan(config, out, data)
     if plan or out is None:
         from ..study.run import check_models
 
-        if config.name != "lab":  # the lab's models are trained by the study
-            check_models(config)
+        if not config.renders_data:  # the lab's models are trained by the study
+            check_models(config, codes)
         return
     from ..api import run_study
 
@@ -78,6 +81,7 @@ def study(
             data=data,
             out=out,
             engine=engine,
+            model_from=codes,
             device=device,
             batch_size=batch_size,
             workers=workers,
@@ -94,12 +98,13 @@ def study(
         raise typer.Exit(1)
 
 
-def _print_plan(config: "StudyConfig", out: Path | None) -> None:
+def _print_plan(config: "StudyConfig", out: Path | None, data: Path | None) -> None:
     from rich.markup import escape
 
-    from ..study.plan import plan_study
+    from ..study.plan import count_study_images, plan_study
 
-    screen, rows = console(), plan_study(config, out)
+    images = count_study_images(config, data, out)
+    screen, rows = console(), plan_study(config, out, images=images)
     table = new_table("Model", "Role", "Work", "Weights", "Activations", "State", n_text=3)
     table.columns[-1].justify = "left"
     unit = ""
@@ -112,16 +117,20 @@ def _print_plan(config: "StudyConfig", out: Path | None) -> None:
     screen.print(table)
     weights = _format_size(sum(row.weights or 0 for row in rows))
     activations = _format_size(sum(row.activations or 0 for row in rows))
-    screen.print(f"Known sizes: {weights} of weights, {activations} of activations.")
-    if any("there" in row.state for row in rows):
-        screen.print("What is there is reused if weights, images and settings match.")
+    screen.print(
+        f"Known sizes: {weights} of weights, {activations} of activations of the "
+        f"{images.images:,} images {escape(images.title)}.",
+        soft_wrap=True,
+    )
+    if any("done" in row.state for row in rows):
+        screen.print("Finished parts are reused if weights, images and settings match.")
     for control in config.missing_controls():
-        text = f"[yellow]vacant:[/] {control.kind}: {escape(control.note)}"
+        text = f"[yellow]no model:[/] {control.kind}: {escape(control.note)}"
         screen.print(text, highlight=False)
 
 
 def _format_sizes(row: "PlanRow") -> tuple[str, str]:
-    if row.role == "interpolated" or row.state == "vacant":
+    if row.role == "interpolated" or row.state == "no model":
         return "", ""
     return _format_size(row.weights), _format_size(row.activations)
 

@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 _recipe_option = partial(options.compute_option, rich_help_panel="Recipe")
 
 _data_option = options.data_option(
-    help="Folder of the images: ImageNet in its usual layout, train and val with class "
-    "folders, or class folders. Validation images, if any, are scored each epoch."
+    help="Folder of the images, in one of three layouts: ImageNet's; train/ and val/, each with "
+    "class folders; or class folders alone. Validation images, if any, are scored each epoch."
 )
-Out = Annotated[Path, typer.Option(help="Folder of the run; it must hold nothing else.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder of the run. An interrupted run in it resumes; a folder of another run is "
+        "refused."
+    ),
+]
 Name = Annotated[str | None, typer.Option(help="Name of the model in tables. Default: OUT's name.")]
 Epochs = Annotated[int | None, _recipe_option(min=1, help="Number of epochs.")]
 BatchSize = Annotated[
@@ -44,7 +50,8 @@ Milestones = Annotated[
     list[int] | None,
     _recipe_option(
         "--milestone",
-        help="Epoch, from 0, at whose start the learning rate falls tenfold. May be repeated.",
+        help="Epoch (counted from 0) at whose start the learning rate is divided by 10. May be "
+        "repeated.",
     ),
 ]
 LabelSmoothing = Annotated[
@@ -84,6 +91,7 @@ def finetune(
     name: Name = None,
     architecture: options.Architecture = None,
     weights: options.Weights = None,
+    model_from: options.ModelFrom = None,
     classnames: options.Classnames = None,
     templates: options.Templates = None,
     epochs: Epochs = None,
@@ -107,8 +115,10 @@ def finetune(
     from the zero-shot head. An interrupted run resumes. OUT gets model.safetensors and
     log.jsonl. On several GPUs: torchrun --nproc-per-node 8 -m earmark finetune ...
     """
+    from ..models.own_code import read_model_from
     from ..study.train import finetune_model
 
+    codes = read_model_from(model_from)
     with _first_process_progress() as progress:
         result = finetune_model(
             model,
@@ -116,6 +126,7 @@ def finetune(
             _train_config(out, name, locals()),
             architecture=architecture,
             weights=weights,
+            model_from=codes,
             classnames=classnames,
             templates=templates,
             progress=progress,

@@ -20,7 +20,7 @@ from PIL import Image
 
 from .._io import MAX_TEXT_BYTES, check_regular_file
 from .files import pluralize, quote
-from .image_folder import list_files, list_folders, warn_about_unread_files
+from .image_folder import list_files, list_folders, walk_files, warn_about_unread_files
 from .image_set import ImageSet, decode
 from .registry import BRODEN_FOLDERS
 
@@ -90,6 +90,13 @@ def is_broden(root: Path) -> bool:
     """Return whether a folder holds both of Broden's tables, or one and ``images/``."""
     tables = [(root / name).exists() for name in ("index.csv", "label.csv")]
     return all(tables) or (any(tables) and (root / "images").is_dir())
+
+
+def count_concept_images(root: Path) -> int:
+    """Return the number of images of a concept set, by its table or by their names."""
+    if is_broden(root):
+        return len(read_broden_rows(root / "index.csv", _raise_error))
+    return len(walk_files(root)[0])
 
 
 def is_original_broden(root: Path, images: Iterable[str]) -> bool:

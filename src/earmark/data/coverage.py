@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from .broden import is_original_broden
-from .files import pluralize
 from .image_set import ImageSet
 from .imagenet_val import VAL_PREFIX
 from .registry import BRODEN_IMAGE_COUNT, DATASETS, DatasetInfo, find_subset_title, imagenet_wnids
@@ -13,11 +12,11 @@ from .registry import BRODEN_IMAGE_COUNT, DATASETS, DatasetInfo, find_subset_tit
 
 @dataclass(frozen=True)
 class Coverage:
-    """Numbers of images and classes of a set, and those that it would have if it were whole."""
+    """Number of images and classes of a set, and of the complete dataset."""
 
-    title: str  # of the dataset; empty for images of one's own
+    title: str  # of the dataset; empty for user images
     n_images: int
-    n_expected_images: int | None  # None for images of one's own
+    n_expected_images: int | None  # None for user images
     n_classes: int  # that have an image; 0 without labels
     n_expected_classes: int
     subset: str = ""  # title of the known part of ImageNet that has just these classes
@@ -25,14 +24,14 @@ class Coverage:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether nothing is missing, left out or too much."""
+        """Whether the set has exactly the dataset's images and classes, and no file was skipped."""
         has_all_classes = self.n_classes == self.n_expected_classes
         has_all_images = self.n_expected_images in {None, self.n_images}
         return has_all_classes and has_all_images and not self.n_left_out
 
     @property
     def note(self) -> str:
-        """Return what the set holds of the whole, as a note of a record; empty if it is complete.
+        """Description of the part of the dataset that the set holds; empty if it is complete.
 
         Example:
             >>> Coverage("ImageNet", 1_000, 50_000, 20, 1_000).note
@@ -46,7 +45,10 @@ class Coverage:
         text = " and ".join(parts)
         text += f" of {self.title}" if text and self.title else ""
         text += f" ({self.subset})" if text and self.subset else ""
-        left_out = f"{pluralize(self.n_left_out, 'entry')} left out" if self.n_left_out else ""
+        left_out = ""
+        if self.n_left_out:
+            noun = "file or folder" if self.n_left_out == 1 else "files or folders"
+            left_out = f"{self.n_left_out:,} {noun} not read"
         return "; ".join(filter(None, (text, left_out)))
 
 

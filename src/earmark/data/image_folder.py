@@ -194,6 +194,12 @@ def list_images(folder: Path) -> list[str]:
     return list_files(folder)[0]
 
 
+def count_in_folders(root: Path, known: Collection[str] | None = None) -> int:
+    """Return the number of images in the class folders of a root, or without any, right in it."""
+    folders = [name for name in list_folders(root) if known is None or name in known]
+    return sum(len(list_images(root / name)) for name in folders) or len(list_images(root))
+
+
 def is_special(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is a pipe, a socket or a device: reading may never end."""
     return not (

@@ -9,6 +9,7 @@ import numpy as np
 from .image_folder import (
     HEAD_REMEDY,
     candidate_roots,
+    count_in_folders,
     list_folders,
     read_class_folders,
     read_folder_for_head,
@@ -85,6 +86,17 @@ def read_dataset(data_dir: Path, name: str, *, classes: Sequence[str]) -> ImageS
 def available_datasets(data_dir: Path) -> tuple[str, ...]:
     """Return the ids of the datasets in a folder, complete or not, in `DATASETS`' order."""
     return tuple(name for name, dataset in DATASETS.items() if _candidate_roots(data_dir, dataset))
+
+
+def count_images(data_dir: Path, name: str) -> int:
+    """Return the number of images of a dataset in a folder, by their names alone."""
+    # Tar files are not opened: theirs is the number of the whole dataset.
+    dataset = DATASETS[name]
+    root = _find_root(data_dir, dataset)
+    if root == _shard_root(data_dir, dataset):
+        return dataset.n_images
+    known = {*dataset.class_ids} if dataset.class_set == "objectnet" else None
+    return count_in_folders(root, known)
 
 
 def _find_root(data_dir: Path, dataset: DatasetInfo) -> Path:

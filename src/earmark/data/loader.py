@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +46,12 @@ def load_batches(
     # With 0 workers a thread decodes; None chooses by the device that the batches go to.
     reader = _BatchReader(transform, images, batch_size)
     if workers is None:  # on the CPU a thread kept up with the encoder
-        workers = 0 if device == "cpu" else _MAX_WORKERS
+        workers = 0 if device == "cpu" or not _is_picklable(transform) else _MAX_WORKERS
+    elif workers and not _is_picklable(transform):
+        raise ValueError(
+            "The transform cannot be sent to worker processes, as no lambda and no function inside "
+            "of another can: define it at the top of its file, or use 0 workers."
+        )
     affinity = getattr(os, "sched_getaffinity", None)
     workers = min(workers, len(affinity(0)) if affinity else os.cpu_count() or 1)
     load = _load_with_workers if workers else _load_in_thread
@@ -84,6 +90,14 @@ def _load_with_workers(
     )
     with _worker_errors():
         yield from loader
+
+
+def _is_picklable(transform: Callable[[Image.Image], Tensor]) -> bool:
+    try:
+        pickle.dumps(transform)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _start_method() -> BaseContext:

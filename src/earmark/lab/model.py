@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..models.allowed_arguments import ClosedList, Depth, Pixels, Width, check_arguments
 from ..models.classifier import EncoderSpec
+from ..models.preprocessing import format_size
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class LabTransform:
     def input_size(self) -> tuple[int, int]:
         """Height and width of all outputs."""
         return self.side, self.side
+
+    def describe(self) -> str:
+        """Return it in one line of text."""
+        side = format_size((self.side, self.side))
+        return f"resized to {side} (bicubic), mean {self.mean:g}, std {self.std:g}"
 
     def batch(self, pixels: Tensor) -> Tensor:
         """Scale bytes (..., row, column, channel) to floats (..., channel, row, column)."""

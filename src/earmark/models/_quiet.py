@@ -11,7 +11,7 @@ _NOISY_LOGGERS = ("timm", "huggingface_hub", "transformers", "torch.hub")
 _MAX_LENGTH = 200
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's message in one line of limited length, or its type's name."""
     line = " ".join(str(error).split()) or type(error).__name__
     return line if len(line) <= _MAX_LENGTH else f"{line[: _MAX_LENGTH - 4]} ..."
@@ -60,4 +60,11 @@ def download_errors(model_name: str, *, alternative: str) -> Generator[None]:
         raise ValueError(
             f"The weights of {model_name} could not be downloaded ({reason}); without a "
             f"network, give a local copy as {alternative}."
+        ) from error
+    except ValueError:
+        raise
+    except Exception as error:  # libraries raise errors of any type for damaged files
+        raise ValueError(
+            f"{model_name} could not be read ({one_line(error).rstrip('.')}): download it again, "
+            f"or give a local copy as {alternative}."
         ) from error

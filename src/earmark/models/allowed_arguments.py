@@ -17,9 +17,11 @@ Pixels = Annotated[int, Ge(1), Le(4_096)]
 Vocabulary = Annotated[int, Ge(-1), Le(4_000_000)]
 Rows = Annotated[int, Ge(0), Le(1_000_000)]  # of a head
 Number = Annotated[float, Ge(-1e6), Le(1e6)]
+_Triple = Annotated[list[Number], Field(min_length=3, max_length=3)]  # red, green, blue
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(max_length=1_000)]  # shown at most; never opened
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128)]
+OWN_FILE_NAME = r"^[\w .()+-]+\.py$"
 ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.,+]*$", max_length=256)]
 
 Depths = Depth | Annotated[list[Depth], Field(max_length=64)]
@@ -47,6 +49,15 @@ def check_arguments(
     except ValidationError as error:
         remedy = f"; or give {alternative}" if alternative else ""
         raise ValueError(f"{source} {_describe_refusal(error)}{remedy}.") from None
+
+
+def is_allowed(values: object, allowed: type[BaseModel]) -> bool:
+    """Return whether a closed list has all keys and values."""
+    try:
+        allowed.model_validate(values)
+    except ValidationError:
+        return False
+    return True
 
 
 def _describe_refusal(error: ValidationError) -> str:
@@ -255,6 +266,27 @@ class TimmPretrained(ClosedList):
     paper_name: Text | None = None
     paper_ids: Text | list[Text] | None = None
     notes: Text | list[Text] | None = None
+
+
+class OwnArchitecture(ClosedList):
+    """Reference of a saved classifier to the user's own code, which is never run for it."""
+
+    source: Annotated[str, StringConstraints(pattern=OWN_FILE_NAME, max_length=255)]
+    function: Annotated[str, StringConstraints(pattern=r"^\w+$", max_length=128)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TimmPreprocessing(ClosedList):
+    """Preprocessing that a file of weights of timm says it was trained with."""
+
+    input_size: Annotated[list[Pixels], Field(min_length=3, max_length=3)] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] | None = (
+        None
+    )
+    crop_pct: Annotated[float, Ge(0.1), Le(2)] | None = None  # the image size over the resized
+    crop_mode: Literal["center", "squash", "border"] | None = None
+    mean: _Triple | None = None
+    std: _Triple | None = None
 
 
 class TorchvisionOptions(ClosedList):

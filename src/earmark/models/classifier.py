@@ -13,11 +13,14 @@ from jaxtyping import Bool, Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 
+from .._inputs import exact_precisions
 from .family import get_family
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from .own_code import OwnCode
 
 Role = Literal["zero-shot", "finetuned", "supervised", "interpolated", "soup", "other"]
 
@@ -31,11 +34,20 @@ class Head:
         bias: Shape (class,), or None.
         normalizes: Whether the head first divides each activation vector by its length,
             as CLIP's zero-shot head does.
+        precision: Type that the weight was stored in, or computed from, such as
+            ``torch.float16``; None if the values themselves show it. Rounding to it limits
+            what singular values can be told from 0.
     """
 
     weight: Tensor
     bias: Tensor | None = None
     normalizes: bool = False
+    precision: torch.dtype | None = None
+
+    @property
+    def storage_precision(self) -> torch.dtype:
+        """Its ``precision``, or the coarsest type that holds the weight exactly."""
+        return self.precision or exact_precisions(self.weight)[0]
 
     def __post_init__(self) -> None:
         bias = None if self.bias is None else self.bias.shape
@@ -124,6 +136,8 @@ class EncoderSpec:
 
     family: str  # the name of the `Family` that builds it
     architecture: Mapping[str, Any] = field(default_factory=dict)  # JSON values
+    # of the family "own": the function that builds it, which the user let run
+    code: "OwnCode | None" = field(default=None, compare=False)
 
     @property
     def packages(self) -> str:
@@ -133,6 +147,8 @@ class EncoderSpec:
 
     def build_encoder(self) -> nn.Module:
         """Return the encoder on the CPU, with random weights, in evaluation mode."""
+        if self.code is not None:
+            return self.code.build_random_encoder()
         family = get_family(self.family)
         family.require_packages()
         return family.build_encoder(self.architecture)
@@ -227,11 +243,15 @@ class Classifier:
     def save(self, path: "str | Path") -> None:
         """Save the classifier as one safetensors file, which `earmark.load_model` reads.
 
+        The file holds no code. Of a model that `load_model` made with ``model_from``, it
+        refers to the function, and is read with the same ``model_from``.
+
         Args:
             path: The file to write or replace.
 
         Raises:
-            ValueError: If the encoder cannot be rebuilt from a file, as own modules.
+            ValueError: If the encoder cannot be rebuilt from a file, as that of
+                `from_module`.
             OSError: If the file cannot be written.
         """
         from .serialization import save_classifier
@@ -251,6 +271,7 @@ class Classifier:
         Every call reads all weights, since they can change in place.
         """
         digest = sha256(f"{self.transform!r}\n{self.encoder!r}".encode())
+        digest.update(getattr(self.encoder, "output_digest", "").encode())
         if self.spec:
             described = [self.spec.packages, dict(self.spec.architecture)]
             digest.update(json.dumps(described, sort_keys=True).encode())

@@ -1,19 +1,20 @@
 """Loading of models by id or from files."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._io import check_regular_file
 from ._quiet import one_line
 from .classifier import Classifier
-from .family import describe_model_ids, families, get_family
+from .family import OWN_FAMILY, describe_model_ids, families, get_family
 from .model_id import ModelId, parse_model_id
 from .serialization import is_earmark_file, load_classifier
 
 if TYPE_CHECKING:
     from .checkpoints import WeightsKind
+    from .own_code import ModelFrom, OwnCode
     from .zeroshot import Prompts
 
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -25,6 +26,7 @@ def load_model(  # noqa: PLR0913
     *,
     architecture: str | None = None,
     weights: "WeightsKind | None" = None,
+    model_from: "ModelFrom" = None,
     prompts: "Prompts | Literal['imagenet'] | None" = "imagenet",
     device: Any = "cpu",
     cache: Path | None = None,
@@ -34,13 +36,15 @@ def load_model(  # noqa: PLR0913
 
     Ids are
 
-    - ``ViT-B-16,openai``: an architecture and a tag of open_clip, or a file of weights in
+    - ``ViT-B-16-quickgelu,openai``: an architecture and a tag of open_clip, or a file of weights in
       place of the tag; also ``hf-hub:REPO`` and ``local-dir:FOLDER``;
     - ``timm:NAME`` and ``torchvision:NAME``, with their default weights, or with a comma
       and a tag (torchvision) or a file of weights;
     - ``hf:REPO`` or ``hf:FOLDER``: CLIP, SigLIP, DINOv2, ViT and image classifiers of transformers;
     - ``lab:NAME``, a model that ships with earmark: zero-shot, finetuned, supervised, untrained;
     - those of other installed packages;
+    - ``FILE.py:FUNCTION`` or ``FILE.py:FUNCTION,WEIGHTS``: the model that your own function
+      returns, with ``model_from``;
     - the path of a classifier saved by earmark, of a folder that ``local-dir:`` or ``hf:``
       reads, or of a file of weights, with ``architecture``.
 
@@ -48,6 +52,10 @@ def load_model(  # noqa: PLR0913
         name: The id or the path.
         architecture: The architecture of a file of weights: the part of an id before the
             comma, such as ``ViT-B-16`` or ``timm:resnet50``.
+        model_from: Functions of your own code that may run, as ``FILE.py:FUNCTION``: one, or
+            several in a list. Such a function takes no arguments and returns a
+            ``torch.nn.Module`` or a `Classifier`. With one function, ``name`` can be a file
+            of its weights. No id and no file makes other code run.
         weights: The weights to take of a file that holds averaged ones ("ema") beside
             those of the last step ("plain"). None takes what the family's own library
             takes, with a warning that says which.
@@ -70,24 +78,55 @@ def load_model(  # noqa: PLR0913
         >>> load_model("lab:zero-shot").role
         'zero-shot'
     """
-    model_id = parse_model_id(f"{architecture},{name}" if architecture else name)
-    classifier = _move_to_device(_load(model_id, weights), device)
+    codes = _read_model_from(model_from)
+    model_id = find_model_id(name, architecture=architecture, codes=codes)
+    classifier = _move_to_device(_load(model_id, weights, codes), device)
     if prompts is None:
         return classifier
-    from .head_extraction import check_head
-
     if classifier.classes or classifier.text_tower is None:
+        from .head_extraction import check_head
+
         check_head(classifier.head, model_name=classifier.name)
         return classifier
     from .zeroshot import imagenet_prompts, with_zero_shot_head
 
     wanted = imagenet_prompts() if isinstance(prompts, str) else prompts
-    classifier = with_zero_shot_head(classifier, wanted, cache=cache, progress=progress)
-    check_head(classifier.head, model_name=classifier.name, names=wanted.names)
-    return classifier
+    return with_zero_shot_head(classifier, wanted, cache=cache, progress=progress)
 
 
-def _load(model_id: ModelId, weights: "WeightsKind | None" = None) -> Classifier:
+def _read_model_from(model_from: "ModelFrom") -> "tuple[OwnCode, ...]":
+    if model_from is None:
+        return ()
+    from .own_code import read_model_from
+
+    return read_model_from(model_from)
+
+
+def find_model_id(
+    name: str, *, architecture: str | None = None, codes: "Sequence[OwnCode]" = ()
+) -> ModelId:
+    """Return the id of a model; a file of weights is of an architecture, or of own code."""
+    if architecture:
+        model_id = parse_model_id(f"{architecture},{name}")
+        if codes and model_id.family != OWN_FAMILY:
+            raise ValueError(
+                f"--architecture {architecture} and --model-from {codes[0]} both say what {name} "
+                "is: give one of them."
+            )
+        return model_id
+    model_id = parse_model_id(name)
+    path = Path(model_id.file)
+    if not codes or model_id.family or not path.is_file() or is_earmark_file(path):
+        return model_id
+    if len(codes) > 1:
+        listed = " or ".join(f"{code},{name}" for code in codes)
+        raise ValueError(f"{name} may be of several functions: give {listed}.")
+    return parse_model_id(f"{OWN_FAMILY}:{codes[0]},{name}")
+
+
+def _load(
+    model_id: ModelId, weights: "WeightsKind | None" = None, codes: "Sequence[OwnCode]" = ()
+) -> Classifier:
     if model_id.file and not Path(model_id.file).exists():
         meant = _find_meant_ids(model_id)
         remedy = f"check the path, or give {', '.join(meant)}" if meant else "check the path"
@@ -98,28 +137,32 @@ def _load(model_id: ModelId, weights: "WeightsKind | None" = None) -> Classifier
             f"--weights {weights}."
         )
     if not model_id.family and model_id.file:
-        return _load_path(Path(model_id.file))
+        return _load_path(Path(model_id.file), codes)
     if problem := find_name_problem(model_id):
         raise ValueError(f"{problem}.")
     family = get_family(model_id.family)
     family.require_packages()
     places = [model_id.weights] if model_id.weights else []
-    return family.load(model_id.model, *places, **({"weights": weights} if weights else {}))
+    options: dict[str, Any] = {"weights": weights} if weights else {}
+    if family.name == OWN_FAMILY:
+        options["model_from"] = codes
+    return family.load(model_id.model, *places, **options)
 
 
-def _load_path(path: Path) -> Classifier:
+def _load_path(path: Path, codes: "Sequence[OwnCode]") -> Classifier:
     if path.is_dir():
         return _load_folder(path)
     check_regular_file(path)
-    if path.suffix == ".safetensors" and is_earmark_file(path):
-        return load_classifier(path)
+    if is_earmark_file(path):
+        return load_classifier(path, codes=codes)
     from .checkpoints import read_state_dict
     from .weight_names import find_layout_remedy
 
     state = read_state_dict(path)
     raise ValueError(
         f"{path} holds weights of an unknown architecture: give it, as in "
-        f"--architecture ViT-B-16 or ViT-B-16,{path}; {find_layout_remedy(state)}."
+        f"--architecture ViT-B-16 or ViT-B-16,{path}; {find_layout_remedy(state)}; or give the "
+        "function of your own code that builds it, as --model-from FILE.py:FUNCTION."
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .size import ModelSize
 
 ENTRY_POINT_GROUP = "earmark.models"
+OWN_FAMILY = "own"  # of models that a user's own code builds
 
 
 def lazy_function(function: str) -> Callable[..., Any]:
@@ -36,15 +37,15 @@ _build_preprocessing = lazy_function(f"{__package__}.preprocessing:Preprocessing
 class IdForm:
     """One form of a family's ids, such as ``torchvision:NAME[,TAG|FILE]``."""
 
-    # The prefix ends at the last colon. After it stands NAME, REPO (on a hub, which is not asked
-    # before loading), FOLDER or REPO|FOLDER; after a comma stand the weights: FILE, TAG or
-    # TAG|FILE.
+    # The prefix ends at the last colon that is not FILE.py's. After it stands NAME, REPO (on a hub,
+    # which is not asked before loading), FOLDER, REPO|FOLDER or FILE.py:FUNCTION; after a comma
+    # stand the weights: FILE, TAG or TAG|FILE.
     text: str
 
     @property
     def prefix(self) -> str:
         """The start of all ids of this form, such as ``torchvision:``."""
-        head, colon, _ = self.text.rpartition(":")
+        head, colon, _ = self.text.replace(".py:", ".py/").rpartition(":")
         return head + colon
 
     @property
@@ -71,7 +72,8 @@ class Family:
         title: The library's name in messages.
         ids: The forms of its ids, as `IdForm` reads them.
         load: Return the `Classifier` for a model's name (without the prefix ``name:``) and,
-            if the id has them, its weights.
+            if the id has them, its weights. Where a user chooses between the averaged and the
+            plain weights of a file, it gets the keyword ``weights``: "ema" or "plain".
         build_encoder: Return an encoder with random weights in evaluation mode, for the
             ``architecture`` of an `EncoderSpec`.
         packages: Distributions that the encoders run on; fingerprints hold their versions.
@@ -191,6 +193,13 @@ FAMILIES = (
         packages=("transformers",),
         install='pip install "earmark[hf]"',
         folder_file="config.json",
+    ),
+    Family(
+        name=OWN_FAMILY,
+        title="your own code",
+        ids=("own:FILE.py:FUNCTION[,FILE]",),
+        load=lazy_function(f"{__package__}.own_code:load_own"),
+        **_functions("own_code", "build_encoder"),
     ),
 )
 """The built-in families; `families` adds those of installed packages."""

@@ -2,17 +2,22 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .classifier import Head
+from .._inputs import PRECISIONS
+from .classifier import Classifier, Head
 
 _BACKGROUND = "background"  # class 0 of networks of TensorFlow's time, before ImageNet's 1,000
 _SHARED_IMAGENET_NAMES = {744: 657, 837: 836}  # "missile" and "sunglasses" of OpenAI's names
 _EQUALITY = 1e-6  # of the largest value, to which texts of equal rows are encoded equally
+
+
+class HeadWarning(UserWarning):
+    """Warning of a head that cannot tell some classes apart."""
 
 
 def empty_head(features: int) -> Head:
@@ -35,6 +40,13 @@ def class_names(classes: int) -> tuple[str, ...]:
 def has_numbered_classes(classes: Sequence[str]) -> bool:
     """Return whether the names of classes are those of `class_names` for an unknown head."""
     return len(classes) > 0 and all(name == str(row) for row, name in enumerate(classes))
+
+
+def name_classes(classifier: Classifier, names: Sequence[str]) -> Classifier:
+    """Return a classifier whose numbered classes have names; one with names stays as it is."""
+    if not has_numbered_classes(classifier.classes):
+        return classifier
+    return replace(classifier, classes=tuple(names))
 
 
 def imagenet_subset(classes: int) -> str | None:
@@ -75,6 +87,7 @@ def check_head(head: Head, *, model_name: str, names: Sequence[str] = ()) -> Non
             warnings.warn(
                 f"The head of {model_name} has {int(rows.sum())} of {len(rows)} rows that are "
                 f"{problem} ({_format_rows(rows)}): no image shows which class they stand for.",
+                HeadWarning,
                 stacklevel=3,
             )
 
@@ -230,7 +243,9 @@ def _average_heads(first: _LinearCall, second: _LinearCall) -> tuple[str, Head]:
     biases = [head.bias / 2 for head in heads if head.bias is not None]
     bias = torch.stack(biases).sum(dim=0) if biases else None
     if first.inputs.shape == second.inputs.shape and torch.equal(first.inputs, second.inputs):
-        return f"{first.name}+{second.name}", Head(weights[0] + weights[1], bias)
+        precision = min((head.storage_precision for head in heads), key=PRECISIONS.index)
+        weight = weights[0] + weights[1]
+        return f"{first.name}+{second.name}", Head(weight, bias, precision=precision)
     return f"{first.name},{second.name}", Head(torch.cat(weights, dim=1), bias)
 
 

@@ -59,6 +59,15 @@ def download_model(repository: str) -> Path:
     return folder
 
 
+def find_commit(repository: str) -> str:
+    """Return a repository with the commit that it, or its ``@REVISION``, is at now."""
+    from huggingface_hub import hf_hub_download
+
+    name, _, revision = repository.partition("@")
+    config = Path(hf_hub_download(name, "config.json", revision=revision or None))
+    return f"{name}@{config.parent.name}"
+
+
 def check_model_files(folder: Path) -> None:
     """Raise a ValueError if the files of a model ask for code or for another place."""
     for path in folder.iterdir():

@@ -134,7 +134,9 @@ def _load_errors(name_or_path: str) -> Generator[None]:
     try:
         with _quiet_transformers():
             yield
-    except (OSError, RuntimeError, KeyError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # transformers raises errors of any type for damaged files
         raise ValueError(
             f"{name_or_path} is not a folder that transformers can load "
             f"({one_line(error)}): write it with save_pretrained."
@@ -268,7 +270,8 @@ def _labels(config: Any, classes: int) -> tuple[str, ...]:
     """Return the labels, or WordNet ids if these are ImageNet's or have no names."""
     labels = tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(classes))
     named = classes and labels != tuple(f"LABEL_{i}" for i in range(classes))
-    if named and not (classes == 1000 and labels[0].startswith("tench")):
+    n_before = classes - 1000  # a background class may stand before ImageNet's
+    if named and not (n_before in {0, 1} and labels[n_before].startswith("tench")):
         return labels
     return class_names(classes)
 

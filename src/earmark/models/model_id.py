@@ -1,9 +1,12 @@
 """Model ids, read without loading the model."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .family import Family, IdForm, families
+from .family import OWN_FAMILY, Family, IdForm, families
+
+_CODE = re.compile(r"[^,]*\.py:\w+(,.*)?")  # FILE.py:FUNCTION[,FILE] without the prefix
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,18 @@ class ModelId:
 
     def resolve(self, base: Path) -> "ModelId":
         """Return the same id with a relative path taken from a folder."""
-        return replace(self, file=str(base / self.file)) if self.file else self
+        resolved = replace(self, file=str(base / self.file)) if self.file else self
+        if self.family == OWN_FAMILY:
+            resolved = replace(resolved, name=str(base / self.name))
+        return resolved
 
 
 def parse_model_id(text: str, base: Path = Path()) -> ModelId:
     """Read a model id or a path; relative paths start from ``base``."""
     # Both `family` and `file` are empty if no family has such ids.
     family, form = _find_form(text)
+    if not form.prefix and _CODE.fullmatch(text) and not (base / text).exists():
+        return parse_model_id(f"{OWN_FAMILY}:{text}", base)
     rest = text.removeprefix(form.prefix)
     if not form.prefix:
         if (base / text).exists() or ("," not in text and _is_path(text, base)):

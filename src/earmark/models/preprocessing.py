@@ -1,7 +1,7 @@
 """Image preprocessing as a frozen value: resize, crop, normalize."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from math import isfinite
 from typing import Any
 
@@ -46,6 +46,18 @@ class Preprocessing:
         size = self.crop or self.resize
         return (size[0], size[1]) if isinstance(size, Sequence) else None
 
+    def describe(self) -> str:
+        """Return it in one line of text."""
+        steps: list[str] = []
+        if self.resize is not None:
+            side = self.resize
+            size = f"a shorter side of {side}" if isinstance(side, int) else format_size(side)
+            steps.append(f"resized to {size} ({self.interpolation})")
+        if self.crop is not None:
+            steps.append(f"cropped to the central {format_size(self.crop)}")
+        mean, std = (" ".join(f"{x:g}" for x in triple) for triple in (self.mean, self.std))
+        return ", ".join([*steps, f"mean {mean}", f"std {std}"])
+
     def _resize(self, image: Image.Image) -> Image.Image:
         if self.resize is None:
             return image
@@ -69,6 +81,28 @@ class Preprocessing:
         values -= np.array(self.mean, np.float32).reshape(3, 1, 1)
         values /= np.array(self.std, np.float32).reshape(3, 1, 1)
         return torch.from_numpy(values)
+
+
+def describe_transform(transform: Callable[[Image.Image], Tensor]) -> str:
+    """Return a transform in one line: its own description, or its ``repr``."""
+    describe: Any = getattr(transform, "describe", transform.__repr__)
+    return " ".join(str(describe()).split())
+
+
+def transform_fields(transform: Callable[[Image.Image], Tensor]) -> dict[str, Any]:
+    """Return the settings of a transform by name; of one's own, its ``repr``."""
+    if is_dataclass(transform) and not isinstance(transform, type):
+        return asdict(transform)
+    return {"transform": describe_transform(transform)}
+
+
+def format_size(size: Sequence[int]) -> str:
+    """Return height and width as a person reads them.
+
+    >>> format_size((224, 160))
+    '224 x 160'
+    """
+    return " x ".join(map(str, size))
 
 
 def _resized_size(size: tuple[int, int], resize: int | Sequence[int]) -> tuple[int, int]:

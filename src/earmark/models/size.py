@@ -44,7 +44,7 @@ def model_size(name: str, *, base: Path = Path()) -> ModelSize:
     if not model_id.file:
         return _architecture_size(model_id.family, model_id.model)
     path = base / model_id.file
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):  # a pipe would never end
         return ModelSize()
     if not model_id.name:
         return saved_size(path)
@@ -74,7 +74,7 @@ def saved_size(path: Path) -> ModelSize:
     from .serialization import is_earmark_file
 
     n_bytes = _disk_bytes(path)
-    if path.suffix != ".safetensors" or not is_earmark_file(path):
+    if not is_earmark_file(path):
         return ModelSize(file=n_bytes)
     with safe_open(path, framework="pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

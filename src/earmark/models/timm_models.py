@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
+from dataclasses import dataclass, field
 from importlib import import_module
 from io import StringIO
-from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,30 @@ from .head_extraction import (
     split_head,
     strip_head,
 )
+from .hf_files import find_commit
 from .preprocessing import Preprocessing
 from .size import ModelSize, build_without_memory, count_values, module_size
+from .timm_preprocessing import find_preprocessing, resolve_preprocessing, select_preprocessing
 from .weight_names import count_rows, fit_names, rename_head
 
+_HUB_PREFIX = "hf-hub:"
 _ANY_CLASSES = 1009  # rows by which the head of a model of any number of classes is found
 _CONTRASTIVE_TAGS = re.compile(r"openai|laion|datacomp|dfn|metaclip|merged2b|clip|webli|wit")
 _CONTRASTIVE_ARCHITECTURES = re.compile("clip|siglip|pe_core")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What an id names: timm's own weights, or those of a commit of a repository."""
+
+    name: str  # as `timm.create_model` takes it
+    options: dict[str, Any]  # of the same architecture without weights, which need no network
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)  # of a repository
+
+    @property
+    def is_tagged(self) -> bool:
+        """True if the id names the preprocessing, by a tag or a repository."""
+        return "." in self.options["name"] or bool(self.preprocessing)
 
 
 def load_timm(
@@ -39,31 +56,45 @@ def load_timm(
     """Load a model of timm on the CPU in float32, with timm's weights or a file's."""
     # A tower that was trained with texts (CLIP, SigLIP) or without labels (DINO) has a head
     # without rows; its activations are those after the projection.
-    # Of a file with averaged weights (EMA) beside plain ones, the average is taken, as timm does.
-    options = _resolve_options(name)
+    source = _find_source(name)
+    options, preprocessing = source.options, source.preprocessing
     if checkpoint is None:
         with download_errors(f"timm:{name}", alternative=f"timm:{options['name']},PATH"):
-            model = _create({"name": name}, pretrained=True)
+            model = _create({"name": source.name}, pretrained=True)
         options["num_classes"] = getattr(model, "num_classes", 0)
         check_finite_weights(model.state_dict(), model_name=f"timm:{name}")
     else:
-        path = Path(checkpoint)
-        state = read_state_dict(path, weights=weights, default="ema")
-        reference = build_without_memory(lambda: _create({**options, "num_classes": _ANY_CLASSES}))
-        state = fit_names(state, reference.state_dict().keys(), source=path)
-        heads = _head_paths(reference)
-        renamed = _update_names(reference, state, heads, source=path)
-        model_name = f"timm:{name} from {path}"
-        rows = [
-            count_rows(renamed, head, reference.get_submodule(head), model_name=model_name)
-            for head in heads
-        ]
-        options["num_classes"] = next((count for count in rows if count is not None), 0)
-        model = _create(options)
-        updated = _update_names(model, state, heads, source=path)
-        load_weights(model, updated, model_name=model_name)
+        model, stated = _load_file(source, Path(checkpoint), weights, f"timm:{name}")
+        preprocessing = {**preprocessing, **stated}
     model.requires_grad_(requires_grad=False).eval()
-    return _classifier(name, checkpoint, model.float(), options)
+    return _classifier(name, checkpoint, model.float(), options, preprocessing)
+
+
+def _load_file(
+    source: _Source, path: Path, weights: WeightsKind | None, name: str
+) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Return a model with a file's weights, and what the file says of its preprocessing."""
+    # Of a file with averaged weights (EMA) beside plain ones, the average is taken, as timm does.
+    options = source.options
+    state = read_state_dict(path, weights=weights, default="ema")
+    reference = build_without_memory(lambda: _create({**options, "num_classes": _ANY_CLASSES}))
+    config = vars(reference)["pretrained_cfg"]
+    stated = find_preprocessing(path, config, is_tagged=source.is_tagged)
+    if config.get("fixed_input_size") and "input_size" in stated:
+        options["img_size"] = stated["input_size"][1:]
+    state = fit_names(state, reference.state_dict().keys(), source=path)
+    heads = _head_paths(reference)
+    renamed = _update_names(reference, state, heads, source=path)
+    model_name = f"{name} from {path}"
+    rows = [
+        count_rows(renamed, head, reference.get_submodule(head), model_name=model_name)
+        for head in heads
+    ]
+    options["num_classes"] = next((count for count in rows if count is not None), 0)
+    model = _create(options)
+    updated = _update_names(model, state, heads, source=path)
+    load_weights(model, updated, model_name=model_name)
+    return model, stated
 
 
 def build_encoder(architecture: Mapping[str, Any]) -> nn.Module:
@@ -78,7 +109,7 @@ def build_random(name: str) -> tuple[nn.Module, Mapping[str, Any], Preprocessing
     """Return a random encoder, its architecture, and the transform of timm."""
     architecture = {"name": name, "num_classes": 0, "head": ""}
     encoder = build_encoder(architecture)
-    transform, _ = _preprocessing(f"timm:{name}", encoder)
+    transform, _ = resolve_preprocessing(f"timm:{name}", encoder)
     return encoder, architecture, transform
 
 
@@ -107,21 +138,24 @@ def measure(name: str) -> ModelSize:
     return module_size(model, head.weight.shape[1], count_values(model) - count_values(head))
 
 
-def _resolve_options(name: str) -> dict[str, Any]:
-    """Return options of ``timm.create_model`` that need no network."""
-    if not name.startswith("hf-hub:"):
-        return {"name": name}
+def _find_source(name: str) -> _Source:
+    """Return what an id names; of a repository, the commit that its branch is at."""
+    # The weights that timm then asks for are those whose config was compared with the closed list.
+    if not name.startswith(_HUB_PREFIX):
+        return _Source(name, {"name": name})
     from timm.models import load_model_config_from_hf
 
     with download_errors(f"timm:{name}", alternative="timm:ARCHITECTURE,PATH"):
-        config, architecture, options = load_model_config_from_hf(name.removeprefix("hf-hub:"))
+        repository = find_commit(name.removeprefix(_HUB_PREFIX))
+        config, architecture, options = load_model_config_from_hf(repository)
     source = f"The config of timm:{name}"
     check_arguments(config, TimmPretrained, source=source)
     if config.get("fixed_input_size"):
         options = {"img_size": config["input_size"][-1], **(options or {})}
     resolved = {"name": architecture, **(options or {})}
     check_arguments({**resolved, "head": ""}, TimmArchitecture, source=source)
-    return resolved
+    preprocessing = select_preprocessing(config, source=source)
+    return _Source(f"{_HUB_PREFIX}{repository}", resolved, preprocessing)
 
 
 def _create(options: Mapping[str, Any], **more: Any) -> nn.Module:
@@ -181,11 +215,15 @@ def _filter_checkpoint(model: nn.Module, state: dict[str, Tensor]) -> dict[str, 
 
 
 def _classifier(
-    name: str, checkpoint: str | None, model: nn.Module, options: dict[str, Any]
+    name: str,
+    checkpoint: str | None,
+    model: nn.Module,
+    options: dict[str, Any],
+    preprocessing: Mapping[str, Any],
 ) -> Classifier:
     config: dict[str, Any] = vars(model)["pretrained_cfg"]
     title = f"timm:{name}" + (f",{checkpoint}" if checkpoint else "")
-    transform, size = _preprocessing(title, model)
+    transform, size = resolve_preprocessing(title, model, preprocessing)
     path, head = _split(title, model, config, size)
     return Classifier(
         name=title,
@@ -245,29 +283,3 @@ def _role(config: Mapping[str, Any], head: Head) -> Role:
     if not len(head.weight):
         return "other"
     return "finetuned" if _is_contrastive(config) else "supervised"
-
-
-def _preprocessing(title: str, model: nn.Module) -> tuple[Preprocessing, tuple[int, int]]:
-    from timm.data.config import resolve_model_data_config
-
-    config: dict[str, Any] = resolve_model_data_config(model)
-    channels, *size = config["input_size"]
-    height, width = size
-    mode = config["crop_mode"] or "center"
-    if channels != 3 or mode not in {"center", "squash"}:
-        raise ValueError(
-            f"{title} reads {channels} channels cropped by {mode!r}: earmark supports 3 "
-            "channels, cropped by 'center' or 'squash'."
-        )
-    if mode == "center" and height != width:
-        raise ValueError(
-            f"{title} crops {height} by {width} pixels from the center: earmark supports squares."
-        )
-    resized = tuple(floor(side / config["crop_pct"]) for side in size)
-    return Preprocessing(
-        resize=resized if mode == "squash" else resized[0],
-        crop=(height, width),
-        mean=config["mean"],
-        std=config["std"],
-        interpolation=config["interpolation"],
-    ), (height, width)

@@ -4,10 +4,11 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ _ZIP_START = b"PK\x03\x04"
 
 # Settings and counts that training scripts keep beside weights. Their values are not needed:
 # each becomes an inert `_Skipped`, since even numpy's own types follow pointers that a forged
-# file may hold.
+# file may hold. Of the arguments of a script, the values by name are kept.
+_SETTINGS_TYPE = "argparse.Namespace"
 _SKIPPED_TYPES = (
-    "argparse.Namespace",
     "numpy.dtype",
     *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
     *(
@@ -42,12 +43,30 @@ class _Skipped:
         pass
 
 
+class Settings:
+    """Arguments of a training script, kept beside its weights: their values by name."""
+
+    values: Mapping[str, Any] = MappingProxyType({})
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.values = cast("dict[str, Any]", state)
+
+
 def read_content(path: Path) -> object:
     """Return the content of a file of `torch.save` or safetensors, on the CPU."""
     if not path.exists():
         raise FileNotFoundError(f"No checkpoint file at {path}: check the path.")
     check_regular_file(path)
     return _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+
+
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """Return the metadata of a safetensors file, all of it text."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def read_array(path: Path) -> Tensor:
@@ -113,6 +132,7 @@ def _allow_skipped_types_only() -> Generator[None]:
     """Let torch load tensors and what is skipped, and nothing that other code has allowed."""
     allowed = torch.serialization.get_safe_globals()
     skipped: list[Any] = [(_Skipped, name) for name in _SKIPPED_TYPES]
+    skipped.append((Settings, _SETTINGS_TYPE))
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(skipped)
     try:

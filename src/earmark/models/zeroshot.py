@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from .._io import atomic_write
 from ._quiet import one_line
 from .classifier import Classifier, Head, TextTower
-from .head_extraction import class_names
+from .head_extraction import check_head, class_names
 
 Progress = Callable[[int, int], object]
 
@@ -109,6 +109,7 @@ def with_zero_shot_head(
         head = zero_shot_head(embed, class_texts, scale=tower.scale)
         if path is not None:
             _save_cached(path, key, head)
+    check_head(head, model_name=classifier.name, names=prompts.names)
     return replace(classifier, head=head, classes=prompts.classes)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeAlias
 
 from .figures.accuracy import accuracy_figure
-from .figures.charts import Figure, rename_images
+from .figures.charts import Figure, rename_figure_images
 from .figures.cka import cka_figure
 from .figures.concept_controls import concept_controls_figure
 from .figures.concepts import threshold_figure, venn_bars
@@ -14,6 +14,7 @@ from .figures.control_models import control_models_figure
 from .figures.importance import all_families_importance_figure, importance_figure
 from .figures.interpolation import CURVE_QUANTITIES, interpolation_figure
 from .figures.pruning import pruning_figure
+from .formatting import rename_images
 from .results_grid import CONTROL_TITLES, LARGE_GROUPS, MAIN_GROUPS, SMALL_GROUPS, ResultsGrid
 from .tables import paper_tables, special
 from .tables.table import Table
@@ -30,6 +31,7 @@ class Exhibit:
     builder: Callable[[ResultsGrid], Built | None]
     groups: tuple[str, ...] | None = None  # of families or controls that it shows; None: all
     claims: tuple[str, ...] = ()  # keys of the claims that follow it on the page
+    roles: tuple[str, ...] = ()  # that one family must have for it to be missed
 
     @property
     def title(self) -> str:
@@ -43,14 +45,17 @@ class Exhibit:
         if "main" in families:  # families without a group are shown with these
             families.add("")
         built = self.builder(grid.filter_groups(sorted(families)) if families else grid)
-        if isinstance(built, Figure) and grid.id_dataset:
-            return rename_images(built, grid.id_title)
-        return built
+        if built is None or not grid.id_dataset:
+            return built
+        if isinstance(built, Figure):
+            return rename_figure_images(built, grid.id_title)
+        return built.rename_images(grid.id_title)
 
     def is_missed(self, grid: ResultsGrid) -> bool:
         """Return whether the study has models of its groups, so that it should be there."""
         has_group = self.groups is None or bool(grid.groups & set(self.groups))
-        return bool(self.needs) and has_group
+        has_roles = not self.roles or any({*self.roles} <= row.models.keys() for row in grid.rows)
+        return bool(self.needs) and has_group and has_roles
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Section:
         return self.title.lower().replace(",", "").replace(" ", "-")
 
 
+_PAIR = ("zero-shot", "finetuned")
 _FIRST_GROUPS = ("main", "large")
 _ALL_GROUPS = ("main", "large", "small")
 _CONTROL_GROUPS = tuple(CONTROL_TITLES)
@@ -155,7 +161,7 @@ SECTIONS = (
         ),
         Exhibit(
             "table-5",
-            "what the most privileged direction encodes",
+            "what the direction of largest importance encodes",
             special.top_concepts_table,
             claims=("texture",),
         ),
@@ -174,8 +180,8 @@ SECTIONS = (
     _section(
         "Layer by layer",
         "CKA shows at which layers a finetuned model differs from the zero-shot one.",
-        Exhibit("fig-05", "CKA", partial(cka_figure, number="5"), _FIRST_GROUPS),
-        Exhibit("fig-06", "CKA", partial(cka_figure, number="6"), SMALL_GROUPS),
+        Exhibit("fig-05", "CKA", partial(cka_figure, number="5"), _FIRST_GROUPS, roles=_PAIR),
+        Exhibit("fig-06", "CKA", partial(cka_figure, number="6"), SMALL_GROUPS, roles=_PAIR),
     ),
     _section(
         "Without captions, and without diversity",
@@ -202,6 +208,7 @@ SECTIONS = (
                 partial(interpolation_figure, quantity_name=quantity, number=str(number)),
                 groups,
                 ("interpolation",) if number == 18 else (),
+                _PAIR,
             )
             for place, quantity in enumerate(CURVE_QUANTITIES)
             for number, groups in ((11 + 2 * place, _FIRST_GROUPS), (12 + 2 * place, SMALL_GROUPS))
@@ -231,14 +238,16 @@ def page_sections(
 ) -> list[Section]:
     """Return the sections that have an exhibit, a claim, or an exhibit that is missed."""
     sections: list[Section] = []
+    title = grid.id_title if grid.id_dataset else ""
     for section in SECTIONS:
         exhibits = tuple(
-            exhibit
+            replace(exhibit, needs=rename_images(exhibit.needs, title))
             for exhibit in section.exhibits
             if exhibit.id in built
             or exhibit.is_missed(grid)
             or any(claim in claims for claim in exhibit.claims)
         )
         if exhibits:
-            sections.append(replace(section, exhibits=exhibits))
+            lead = rename_images(section.lead, title)
+            sections.append(replace(section, lead=lead, exhibits=exhibits))
     return sections

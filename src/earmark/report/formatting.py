@@ -1,5 +1,6 @@
 """Numbers as text: a true minus sign, and an interval beside each estimate."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
@@ -13,6 +14,20 @@ MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 Formatter: TypeAlias = Callable[[float], str]
+
+# Images, not a part of a model's name or of the name of pretraining data.
+_IMAGENET = re.compile(
+    r"(?<=\b[Oo]n )ImageNet\b(?!-)|^ImageNet$|(?<=')ImageNet(?=')|\bImageNet(?= accuracy)"
+)
+
+
+def rename_images(text: str, title: str) -> str:
+    """Return a text with another title of the in-distribution images, unless it is empty.
+
+    >>> rename_images("Accuracy on ImageNet and ImageNet-R", "birds")
+    'Accuracy on birds and ImageNet-R'
+    """
+    return _IMAGENET.sub(lambda _: title, text) if title else text
 
 
 def format_fixed(value: float, *, digits: int = 2) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import nan
 
 from ..data.registry import dataset_title
-from ..quantities import AP_THRESHOLD, MIN_POSITIVES
+from ..quantities import AP_THRESHOLD, MIN_POSITIVES, SINGULAR_COUNT
 from ..records import Record, select
 from ..signatures.effective_robustness import Baseline
 
@@ -29,13 +29,8 @@ MAIN_GROUPS = ("main", "")
 LARGE_GROUPS = ("large",)
 SMALL_GROUPS = ("small",)
 
-PAPER_THRESHOLD = AP_THRESHOLD
 SECOND_THRESHOLD = 0.85  # of the paper's footnote 4: its conclusions should hold there too
 PRIVILEGED_RATIO = 10.0  # from this ratio to the mean on, a direction counts as privileged
-PAPER_COUNT = {"variant": "", "control": "", "width": None, "min_positives": None}
-"""Fields of the records that count concepts as the paper does."""
-
-_SINGULAR_COUNT = {"basis": "singular", "threshold": PAPER_THRESHOLD, **PAPER_COUNT}
 
 
 @dataclass(frozen=True)
@@ -183,15 +178,15 @@ class ResultsGrid:
 
     def has_rare_concepts(self) -> bool:
         """Return whether some concepts have fewer positives than `MIN_POSITIVES`."""
-        counts = self.all_records("unique_concepts", **_SINGULAR_COUNT)
+        counts = self.all_records("unique_concepts", **SINGULAR_COUNT)
         n_concepts = {record.model: record.n for record in counts}
-        fields = _SINGULAR_COUNT | {"min_positives": MIN_POSITIVES}
+        fields = {**SINGULAR_COUNT, "min_positives": MIN_POSITIVES}
         common = self.all_records("unique_concepts", **fields)
         return any(record.n != n_concepts.get(record.model) for record in common)
 
     def common_width(self) -> int | None:
         """Return the largest width that all models share; None if their widths are equal."""
-        fields = {"basis": "singular", "threshold": PAPER_THRESHOLD, "variant": ""}
+        fields = {"basis": "singular", "threshold": AP_THRESHOLD, "variant": ""}
         widths: list[set[int]] = []
         for _, _, model in self.models():
             records = self.records(model, "unique_concepts", **fields)
@@ -202,7 +197,7 @@ class ResultsGrid:
         return max(set[int].intersection(*widths), default=None)
 
     def encoded_concepts(
-        self, model: str, *, threshold: float = PAPER_THRESHOLD, basis: str = "singular"
+        self, model: str, *, threshold: float = AP_THRESHOLD, basis: str = "singular"
     ) -> frozenset[str] | None:
         """Return the concepts that a direction encodes; None if none was probed."""
         best = self.records(model, "best_average_precision", basis=basis, variant="")

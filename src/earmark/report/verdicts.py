@@ -20,17 +20,19 @@ RELATIVE_MARGIN = 0.05
 SIGNIFICANCE_LEVEL = 0.05
 GIVEN_PREFIX = "given accuracy "
 RULE = (
-    "Two numbers differ when their 95 % intervals do not overlap or, where one of them has no "
-    "interval, when they differ by more than 5 % of the larger. Two sets of concepts differ in "
-    "number when a sign test over the concepts that only one of them holds rejects at 5 %. A "
-    "number is beyond a limit when its whole interval is. A claim of several parts is reproduced "
-    "when all parts are, and not reproduced when one is contradicted. Where it is judged for "
-    "several backbones and pretrainings, they must agree. Everything else is inconclusive."
+    "Two numbers differ if their 95 % intervals do not overlap or, if one of them has no "
+    "interval, if they differ by more than 5 % of the larger. Two sets of concepts differ in "
+    "number if a sign test over the concepts that only one set has rejects at 5 %. A number is "
+    "beyond a limit if its whole interval is. A claim with several parts is reproduced if every "
+    "part is, and not reproduced if the measurements contradict any part. If it is judged for "
+    "several families, the verdicts of all families must be the same. Everything else is "
+    "inconclusive."
 )
 AUDIT_RULE = (
     "A signature is supported within a role if its Spearman correlation with effective "
     "robustness has the sign that the paper claims (any sign where it claims none), alone "
-    "and given accuracy on ImageNet; if both 95 % intervals exclude 0; and if both "
+    "and given accuracy on ImageNet; if both 95 % intervals exclude 0 (an interval that could "
+    "not be computed is not held against it); and if both "
     "permutation tests reject at 5 % after Holm's correction over the signatures tested in "
     "that role. It is not supported if one of these fails: these models do not show it, "
     f"which is no proof that it is absent. With fewer than {MIN_MODELS_PARTIAL_CI} models "
@@ -38,11 +40,11 @@ AUDIT_RULE = (
 )
 
 
-def is_greater(higher: Record, lower: Record) -> Verdict:
-    """Return the verdict that one number is above another.
+def judge_greater(higher: Record, lower: Record) -> Verdict:
+    """Return the verdict on the claim that one number is above another.
 
     >>> many, few = (Record("m", "", "", "other", "k", value) for value in (20.0, 10.0))
-    >>> is_greater(many, few), is_greater(few, many), is_greater(few, few)
+    >>> judge_greater(many, few), judge_greater(few, many), judge_greater(few, few)
     ('reproduced', 'not reproduced', 'inconclusive')
     """
     if None in {higher.low, higher.high, lower.low, lower.high}:
@@ -54,7 +56,9 @@ def is_greater(higher: Record, lower: Record) -> Verdict:
 
 
 def sign_test(n_larger: int, n_smaller: int) -> Verdict:
-    """Return the verdict that the first set is larger, by what only one of them has.
+    """Return the verdict on the claim that the first set is larger.
+
+    It is a sign test over the members that only one set has.
 
     >>> sign_test(36, 24), sign_test(42, 24), sign_test(24, 42)
     ('inconclusive', 'reproduced', 'not reproduced')
@@ -67,14 +71,14 @@ def sign_test(n_larger: int, n_smaller: int) -> Verdict:
     )
 
 
-def is_at_least(number: Record, limit: float) -> Verdict:
-    """Return the verdict that a number reaches a limit, by its whole interval."""
+def judge_at_least(number: Record, limit: float) -> Verdict:
+    """Return the verdict on the claim that a number reaches a limit, by its whole interval."""
     low, high = interval_ends(number)
     return choose_verdict(yes=low >= limit, no=high < limit)
 
 
-def is_below(number: Record, limit: float) -> Verdict:
-    """Return the verdict that a number is below a limit."""
+def judge_below(number: Record, limit: float) -> Verdict:
+    """Return the verdict on the claim that a number is below a limit, by its whole interval."""
     low, high = interval_ends(number)
     return choose_verdict(yes=high < limit, no=low >= limit)
 
@@ -137,16 +141,17 @@ def judge_signature(
 
 
 def _objections(correlation: Correlation, p: float | None, sign: float) -> list[str]:
-    """Return the first objection to a coefficient, if any."""
+    """Return the first reason against a coefficient, as a list of at most one."""
     value, low, high = correlation.value, correlation.low, correlation.high
     if value is None:
         return [correlation.note]
-    excludes_0 = low is None or high is None or low * high > 0
+    is_0_in_interval = low is not None and high is not None and low * high <= 0
     is_significant = p is not None and p <= SIGNIFICANCE_LEVEL
     if value * sign <= 0:
-        is_opposite = excludes_0 and is_significant
-        return [f"its sign is {'the opposite' if is_opposite else 'not the expected one'}"]
-    if not excludes_0:
+        if is_significant and not is_0_in_interval:
+            return ["its sign is opposite to the expected one, significantly"]
+        return ["its sign is not the expected one"]
+    if is_0_in_interval:
         return ["its interval includes 0"]
     return [] if is_significant else ["its corrected p-value is above 5 %"]
 

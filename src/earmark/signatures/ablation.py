@@ -15,7 +15,8 @@ from torch import Tensor
 from .._inputs import ActivationsLike, Array, as_matrix, iter_float64_tiles
 from .._kernels.candidates import candidate_classes
 from .._tabular import Tabular
-from .directions import Directions, validated_svd
+from .decomposition import validated_svd
+from .directions import Directions
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -59,10 +59,10 @@ class ConceptLabels:
             images: Number of images.
 
         Returns:
-            The labels, with indices sorted and duplicates removed.
+            The labels, with indices sorted.
 
         Raises:
-            ValueError: If there is no concept, or an index is out of range.
+            ValueError: If there is no concept, or an index is out of range or given twice.
 
         Example:
             >>> ConceptLabels.from_positives({"red": [3, 1]}, images=4).positives
@@ -116,12 +116,18 @@ def _as_image_indices(name: object, values: Iterable[Any], images: int) -> NDArr
             f"Concept {name!r} must be indices of images, or a boolean mask of shape ({images},), "
             f"got {indices.dtype} of shape {indices.shape}."
         )
-    if len(indices) > 2 and {*np.unique(indices)} <= {0, 1}:
+    unique, counts = np.unique(indices, return_counts=True)
+    if len(indices) == images > 1 and {*unique} <= {0, 1}:
         raise ValueError(
-            f"Concept {name!r} has {len(indices)} entries that are all 0 or 1: give the indices of "
-            "its images, or a boolean mask."
+            f"Concept {name!r} has {images} entries that are all 0 or 1, one per image: for a "
+            "mask, give booleans, as np.array(..., dtype=bool); else the indices of its images."
         )
-    return np.unique(indices).astype(np.int64)
+    if len(unique) < len(indices):
+        raise ValueError(
+            f"Concept {name!r} has image {unique[counts.argmax()]} more than once: give each index "
+            "once, or a boolean mask, as np.array(..., dtype=bool)."
+        )
+    return unique.astype(np.int64)
 
 
 def _check_indices(name: str, indices: NDArray[np.int64], images: int) -> None:
@@ -159,4 +165,4 @@ def _split_in_half(
 
 
 def _hash_name(name: str) -> NDArray[np.uint32]:
-    return np.frombuffer(sha256(name.encode()).digest(), np.uint32)
+    return np.frombuffer(sha256(name.encode(errors="surrogatepass")).digest(), np.uint32)

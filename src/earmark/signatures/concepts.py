@@ -20,7 +20,7 @@ from .._inputs import (
     ActivationsLike,
     Array,
     as_batches,
-    as_index_vector,
+    as_boolean_vector,
     as_matrix,
     num_features,
     require_reiterable,
@@ -377,11 +377,10 @@ def average_precision(scores: Array, positives: Any) -> Float64[Tensor, "directi
         tensor([0.8333], dtype=torch.float64)
     """
     table = as_matrix(scores, "scores").cpu()
-    labels = torch.from_numpy(as_index_vector(positives, "Positives"))
-    if labels.dtype != torch.bool or len(labels) != len(table):
+    labels = torch.from_numpy(as_boolean_vector(positives, "Positives"))
+    if len(labels) != len(table):
         raise ValueError(
-            f"Positives must be booleans, one for each of {len(table)} images, "
-            f"got {labels.dtype} of shape {tuple(labels.shape)}."
+            f"Positives must be booleans, one for each of {len(table)} images, got {len(labels)}."
         )
     if not labels.any():
         raise ValueError("Average precision needs at least one positive image, got none.")

@@ -17,6 +17,7 @@ from .._inputs import ActivationsLike, Array, as_matrix, require_reiterable
 from .._kernels.cosines import iter_cosines, mean_activation
 from .._tabular import Tabular
 from ..statistics.bayesian_bootstrap import BayesianBootstrap, percentile_interval
+from .decomposition import decompose_weight
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,9 +25,9 @@ class Directions(Tabular):
     """Singular value decomposition of a head's weight, with the encoder's use of it.
 
     There are min(class, feature) directions, in order of decreasing singular value.
-    Singular values below max(shape) · eps · sigma_1 are set to 0; the directions of those
-    are arbitrary vectors of the null space. Signs are such that the mean projection of the
-    uncentered activations on each direction is positive.
+    Singular values that rounding alone can have made, those up to ``rounding_limit``, are
+    set to 0; the directions of those are arbitrary vectors of the null space. Signs are
+    such that the mean projection of the uncentered activations on each direction is positive.
 
     Attributes:
         singular_values: ``sigma_i``, of shape (direction,).
@@ -35,6 +36,9 @@ class Directions(Tabular):
         encoder_importance: Mean over images of ``|cos(v_i, h)|``, of shape (direction,).
         class_centered: True if the mean over classes was subtracted from the weight and the
             mean over images from the activations.
+        rounding_limit: Largest singular value that counts as 0.
+        near_limit: Singular values, before any was set to 0, within a factor 10 of the
+            limit: whether these are 0 is not certain.
     """
 
     singular_values: Float64[Tensor, "direction"]
@@ -42,6 +46,8 @@ class Directions(Tabular):
     left: Float64[Tensor, "class direction"]
     encoder_importance: Float64[Tensor, "direction"]
     class_centered: bool = False
+    rounding_limit: float = 0.0
+    near_limit: tuple[float, ...] = ()
 
     def columns(self) -> Mapping[str, Sequence[Any]]:
         """Return one row for each direction."""
@@ -113,7 +119,11 @@ class Directions(Tabular):
 
 
 def privileged_directions(
-    weight: Array, activations: ActivationsLike, *, class_centered: bool = False
+    weight: Array,
+    activations: ActivationsLike,
+    *,
+    class_centered: bool = False,
+    precision: torch.dtype | None = None,
 ) -> Directions:
     """Decompose a head's weight and compute the importance of each direction (Eqs. 3, 4).
 
@@ -124,6 +134,9 @@ def privileged_directions(
         class_centered: Subtract from ``W`` its mean over classes, which changes no
             prediction, and from the activations their mean over images. Then important
             directions are directions that can change a prediction.
+        precision: Type that ``W`` was stored in or computed from, which tells the singular
+            values that rounding can have made. None takes the coarsest of bfloat16, float16,
+            float32 and float64 that holds every entry exactly.
 
     Returns:
         The directions, float64, on the CPU.
@@ -138,10 +151,8 @@ def privileged_directions(
         >>> privileged_directions(weight, torch.eye(2)).importance
         tensor([0.3750, 0.1250], dtype=torch.float64)
     """
-    weight = as_matrix(weight, "weight").cpu()
-    if class_centered:
-        weight = center_over_classes(weight)
-    left, singular_values, right = thin_svd(weight)
+    svd = decompose_weight(weight, class_centered=class_centered, precision=precision)
+    right = svd.right
 
     offset = None
     if class_centered:
@@ -154,11 +165,13 @@ def privileged_directions(
 
     sign = torch.where(right @ torch.from_numpy(total) < 0, -1.0, 1.0).double()
     return Directions(
-        singular_values,
+        svd.singular_values,
         right * sign[:, None],
-        left * sign,
+        svd.left * sign,
         torch.from_numpy(cosines / images),
         class_centered,
+        svd.rounding_limit,
+        svd.near_limit,
     )
 
 
@@ -221,30 +234,6 @@ def importance_intervals(
     )
 
 
-def center_over_classes(weight: Array) -> Float64[Tensor, "class feature"]:
-    """Subtract from a head's weight its mean over classes, which changes no prediction.
-
-    Args:
-        weight: Shape (class, feature).
-
-    Returns:
-        The class-centered weight, float64: its columns sum to 0.
-
-    Raises:
-        ValueError: If it is not 2-D, not finite, or the same for every class.
-
-    Example:
-        >>> center_over_classes(torch.tensor([[3.0, 0], [1, 1]]))
-        tensor([[ 1.0000, -0.5000],
-                [-1.0000,  0.5000]], dtype=torch.float64)
-    """
-    tensor = as_matrix(weight, "weight")
-    if (tensor == tensor[0]).all():
-        raise ValueError("The weight is the same for every class: check the head.")
-    centered = tensor - tensor.mean(dim=0)
-    return centered - centered.mean(dim=0)  # a large mean leaves rounding the first time
-
-
 def complete_basis(right: Array) -> Float64[Tensor, "feature feature"]:
     """Extend orthonormal directions to a basis of the whole activation space.
 
@@ -272,26 +261,3 @@ def complete_basis(right: Array) -> Float64[Tensor, "feature feature"]:
         raise ValueError("Directions must be orthonormal to be extended to a basis.")
     rest = torch.linalg.qr(right.T, mode="complete").Q[:, len(right) :].T
     return torch.cat([right, rest])
-
-
-def thin_svd(weight: Float64[Tensor, "class feature"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``u``, ``sigma`` and ``v`` of Eq. 3; negligible singular values are 0."""
-    # numpy's decomposition is faster than torch's on a CPU, and its threads do not spin.
-    left, values, right = map(torch.from_numpy, np.linalg.svd(weight.numpy(), full_matrices=False))
-    if not values[0]:
-        raise ValueError("The weight is 0 everywhere: check the head.")
-    floor = max(weight.shape) * torch.finfo(torch.float64).eps * values[0]
-    return left, values.where(values > floor, 0), right
-
-
-def validated_svd(directions: Directions, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``u``, ``sigma``, ``v`` after checking that they are the weight's own."""
-    left, sigma, right = directions.left, directions.singular_values, directions.right
-    if (len(left), right.shape[1]) != tuple(weight.shape):
-        raise ValueError("The directions are of a weight of another shape: decompose this one.")
-    expected = center_over_classes(weight) if directions.class_centered else weight
-    # In numpy, whose threads wait busily after a product and would hold up torch's.
-    product = (left * sigma).numpy() @ right.numpy()
-    if not np.allclose(product, expected.numpy(), atol=1e-9 * float(sigma[0])):
-        raise ValueError("The directions are those of another weight: decompose this one.")
-    return left, sigma, right

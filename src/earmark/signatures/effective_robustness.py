@@ -48,7 +48,7 @@ class Baseline:
         intercept_interval: The same for the intercept.
         models: ID accuracy and mean accuracy over the shifts of each model of the fit,
             fractions, from which intervals resample the models. Empty if not known; ignored
-            when lines are compared.
+            when baselines are compared.
     """
 
     slope: float
@@ -66,7 +66,7 @@ class Baseline:
 
         Args:
             id_accuracy: ID accuracies, fractions, of any shape. 0 and 1, which have no
-                logit, give the limits of the line.
+                logit, give the limits of the baseline.
 
         Returns:
             The expected mean accuracy over the shifts, a fraction: a float for a scalar,
@@ -87,7 +87,7 @@ PAPER_BASELINE = Baseline(
 
 The paper does not state the number of models or their range. Both are inferred: 287 public
 models (the ImageNet testbed without its MORE_DATA models, ImageNet-V2 threshold-0.7)
-reproduce the line to every printed digit.
+reproduce the baseline to every printed digit.
 """
 
 
@@ -98,10 +98,10 @@ def fit_baseline(id_accuracy: ArrayLike, shift_accuracy: ArrayLike, *, name: str
         id_accuracy: ID accuracies, fractions strictly between 0 and 1, of shape (model,).
         shift_accuracy: Plain mean of each model's accuracies over the shifts, taken before
             the logit; fractions strictly between 0 and 1, of shape (model,).
-        name: Name of the line in tables.
+        name: Name of the baseline in tables.
 
     Returns:
-        The line, with its models and the 95 % intervals of slope and intercept over them.
+        The baseline, with its models and the 95 % intervals of slope and intercept over them.
 
     Raises:
         ValueError: If shapes differ or are not (model,), there are fewer than three models,
@@ -144,7 +144,7 @@ def effective_robustness(
 ) -> float | NDArray[np.float64]:
     """Compute the accuracy under shift above the baseline's prediction (Eq. 1), a fraction.
 
-    It is 0 for a model on the line, and lies between -1 and 1. An `ExtrapolationWarning` is
+    It is 0 for a model on the baseline, and lies between -1 and 1. An `ExtrapolationWarning` is
     issued if an ID accuracy lies outside the range of the baseline's models.
 
     Args:
@@ -172,7 +172,7 @@ def effective_robustness(
     if outside:
         warnings.warn(
             f"{outside} of {x.size} ID accuracies are outside {low:.4g} to {high:.4g}, "
-            f"where baseline {baseline.name!r} was fitted: the line is extrapolated.",
+            f"where baseline {baseline.name!r} was fitted: the baseline is extrapolated.",
             ExtrapolationWarning,
             stacklevel=2,
         )

@@ -17,7 +17,7 @@ from .._inputs import (
     ActivationsLike,
     Array,
     as_float64,
-    as_index_vector,
+    as_label_vector,
     as_matrix,
     require_reiterable,
 )
@@ -26,13 +26,8 @@ from .._kernels.cosines import mean_activation
 from .._kernels.pruned_accuracy import HeadFactorization, count_correct_by_rank
 from .._tabular import Tabular
 from .bases import fit_pca, random_basis
-from .directions import (
-    Directions,
-    center_over_classes,
-    privileged_directions,
-    thin_svd,
-    validated_svd,
-)
+from .decomposition import center_over_classes, decompose_weight, validated_svd
+from .directions import Directions, privileged_directions
 
 SINGULAR_CENTERED = "singular-centered"
 ORDERS = ("singular", "importance", SINGULAR_CENTERED, "pca", "random", "reduced-rank")
@@ -76,6 +71,7 @@ def pruning_curve(  # noqa: PLR0913 (known directions need not be computed again
     order: str = "singular",
     directions: Directions | HeadFactorization | None = None,
     class_to_label: Sequence[int] | None = None,
+    precision: torch.dtype | None = None,
 ) -> PruningCurve:
     """Remove the ``round(p · rank)`` weakest directions of a head and measure accuracy.
 
@@ -107,6 +103,8 @@ def pruning_curve(  # noqa: PLR0913 (known directions need not be computed again
             in-distribution images.
         class_to_label: Label that each class of the head counts as, or -1 for a class to ignore,
             for a shift with only some of the classes. None if labels are the head's classes.
+        precision: Type that ``weight`` was stored in or computed from, as in
+            `privileged_directions`.
 
     Returns:
         The curve.
@@ -126,7 +124,7 @@ def pruning_curve(  # noqa: PLR0913 (known directions need not be computed again
     fraction = as_float64(fractions)
     if fraction.ndim != 1 or not len(fraction) or not fraction.clamp(0, 1).equal(fraction):
         raise ValueError(f"Fractions to prune must lie from 0 to 1, got {fraction.tolist()}.")
-    head = _resolve_factorization(weight, activations, order, directions)
+    head = _resolve_factorization(weight, activations, order, directions, precision)
 
     ranks = [head.rank - round(p * head.rank) for p in fraction.tolist()]
     correct = count_correct_by_rank(head, candidates, activations, labels, ranks)
@@ -141,6 +139,7 @@ def factorize_head(
     order: str = "singular",
     directions: Directions | None = None,
     seed: int = 0,
+    precision: torch.dtype | None = None,
 ) -> HeadFactorization:
     """Write a head as a sum over directions, the strongest first, in one of `ORDERS`."""
     # Activations are read at most once; not at all by singular value, nor by the importance
@@ -150,10 +149,12 @@ def factorize_head(
         raise ValueError(f"order must be one of {orders}, not {order!r}.")
     weight = as_matrix(weight, "weight").cpu()
     if directions is None and order == "importance":
-        directions = privileged_directions(weight, activations)
-    left, sigma, right = (
-        thin_svd(weight) if directions is None else validated_svd(directions, weight)
-    )
+        directions = privileged_directions(weight, activations, precision=precision)
+    if directions is None:
+        svd = decompose_weight(weight, precision=precision)
+        left, sigma, right = svd.left, svd.singular_values, svd.right
+    else:
+        left, sigma, right = validated_svd(directions, weight)
     rank = int(sigma.count_nonzero())
     if order in {"singular", "importance"}:
         ranking = torch.arange(rank)
@@ -162,12 +163,11 @@ def factorize_head(
         outputs, inputs = left[:, ranking] * sigma[ranking], right[ranking]
         mean = torch.zeros(weight.shape[1], dtype=torch.float64)
     elif order == SINGULAR_CENTERED:
-        centered = center_over_classes(weight)
-        left, sigma, right = thin_svd(centered)
-        count = int(sigma.count_nonzero())
-        outputs, inputs = left[:, :count] * sigma[:count], right[:count]
+        svd = decompose_weight(weight, class_centered=True, precision=precision)
+        outputs, inputs = svd.left[:, : svd.rank] * svd.singular_values[: svd.rank], svd.right
         mean = mean_activation(activations, weight.shape[1])
-        return HeadFactorization(order, weight, outputs, inputs, mean, centered @ mean, rank)
+        offset = center_over_classes(weight) @ mean
+        return HeadFactorization(order, weight, outputs, inputs[: svd.rank], mean, offset, rank)
     else:
         outputs, inputs, mean = _control_vectors(weight, activations, order, rank, seed)
     return HeadFactorization(order, weight, outputs, inputs, mean, weight @ mean, rank)
@@ -201,12 +201,15 @@ def _resolve_factorization(
     activations: ActivationsLike,
     order: str,
     directions: Directions | HeadFactorization | None,
+    precision: torch.dtype | None,
 ) -> HeadFactorization:
     if not isinstance(directions, HeadFactorization):
         needs_no_images = order not in ORDERS or order == "singular"
         if not needs_no_images and (order != "importance" or directions is None):
             activations = require_reiterable(activations)
-        return factorize_head(weight, activations, order=order, directions=directions)
+        return factorize_head(
+            weight, activations, order=order, directions=directions, precision=precision
+        )
     if directions.order != order:
         raise ValueError(
             f"The head was factored by {directions.order!r}, not by {order!r}: "
@@ -218,7 +221,7 @@ def _resolve_factorization(
 
 
 def _as_labels(labels: object, *, classes: int) -> Int64[Tensor, "image"]:
-    array = as_index_vector(labels, "Labels").astype(np.int64)
+    array = as_label_vector(labels, "Labels")
     outside = (array < 0) | (array >= classes)
     if outside.any():
         image = int(outside.argmax())

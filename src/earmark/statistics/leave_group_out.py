@@ -1,4 +1,4 @@
-"""Prediction of robustness for families of models that the fit has not seen."""
+"""Prediction of robustness for groups of models that the fit has not seen."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ MEAN_PREDICTION_NOTE = "the mean itself"
 
 @dataclass(frozen=True)
 class RmseGain:
-    """Difference of two errors, with its 95 % interval (bootstrap over families)."""
+    """Difference of two errors, with its 95 % interval (bootstrap over groups)."""
 
     value: float
-    low: float | None = None  # None with too few families
+    low: float | None = None  # None with too few groups
     high: float | None = None
 
 
@@ -33,7 +33,7 @@ class GroupCVResult:
 
     error: float | None  # None where the note says why
     models: int
-    families: int
+    groups: int
     gain: RmseGain | None = None  # over predicting the mean
     beyond: RmseGain | None = None  # over the reference predictors
     note: str = ""
@@ -48,17 +48,17 @@ def leave_group_out_rmse(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, GroupCVResult]:
-    """Predict each family by least squares on the others, from each set of predictors."""
+    """Predict each group by least squares on the others, from each set of predictors."""
     # Predictors have shape (model, predictor); without any, they predict the mean. Errors of each
     # set are also compared with those of the `reference` set.
     (y,) = as_model_columns(robustness=robustness)
     if len(groups) != len(y):
-        raise ValueError(f"{len(y)} models need as many families, got {len(groups)}.")
+        raise ValueError(f"{len(y)} models need as many groups, got {len(groups)}.")
     tables = {
         name: _as_predictor_table(name, values, len(y)) for name, values in predictors.items()
     }
     names = sorted(set(groups))
-    if reason := insufficient_reason(len(names), MIN_MODELS, "families"):
+    if reason := insufficient_reason(len(names), MIN_MODELS, "groups"):
         result = GroupCVResult(None, len(y), len(names), note=reason)
         return dict.fromkeys(tables, result)
     group_index = np.array([names.index(group) for group in groups])
@@ -98,7 +98,7 @@ def _as_predictor_table(name: str, values: ArrayLike, n_models: int) -> NDArray[
 def _squared_errors(
     table: NDArray[np.float64], y: NDArray[np.float64], group_index: NDArray[np.int64]
 ) -> NDArray[np.float64] | None:
-    """Predict each model from the other families; None where these are too few."""
+    """Predict each model from the other groups; None where these are too few."""
     errors = np.empty_like(y)
     for group in range(int(group_index.max()) + 1):
         test = group_index == group
@@ -119,11 +119,11 @@ def _build_result(
     n_groups: int,
 ) -> GroupCVResult:
     if errors is None or mean_errors is None:
-        note = f"too few models in the other families for {table.shape[1]} predictors"
+        note = f"too few models in the other groups for {table.shape[1]} predictors"
         return GroupCVResult(None, len(table), n_groups, note=note)
     note = MEAN_PREDICTION_NOTE
     if table.shape[1]:
-        reason = insufficient_reason(n_groups, MIN_MODELS_CI, "families")
+        reason = insufficient_reason(n_groups, MIN_MODELS_CI, "groups")
         note = f"no interval: {reason}" if reason else ""
     error = float(np.sqrt(errors.mean()))
     return GroupCVResult(error, len(table), n_groups, note=note)

@@ -36,8 +36,9 @@ class AvailableBaselines:
     """Baselines that a model's accuracy on some shifts can be compared with."""
 
     baselines: tuple[Baseline, ...] = ()  # pruning is shown against the first
-    records: tuple[Record, ...] = ()  # theirs, and those of the lab's models for the lab's baseline
+    records: tuple[Record, ...] = ()  # theirs, and those of models that one was fitted on
     missing: str = ""  # if there is no baseline
+    note: str = ""  # of each effective robustness above them
 
 
 def baselines_for(
@@ -50,8 +51,8 @@ def baselines_for(
     in_lab, on_imagenet = tuple(classes) == CLASS_FOLDERS, {*classes} == {*imagenet_wnids()}
     if not (in_lab or on_imagenet) or eval_sets.in_distribution.name != "imagenet":
         return AvailableBaselines(
-            missing="a baseline: those that ship are of ImageNet and its five shifts; give "
-            "your own by --baseline"
+            missing="a baseline, since those that ship are of ImageNet and its five shifts: "
+            "--baseline FILE of a scan, or [baseline] in a pool's TOML"
         )
     variant = next((name for name in names if name in V2_BASELINES), None)
     if absent := [name for name in PAPER_SHIFTS[1:] if name not in names]:

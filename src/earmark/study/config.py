@@ -13,8 +13,10 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     ValidationError,
     model_validator,
 )
@@ -22,9 +24,13 @@ from pydantic import (
 from ..models.model_id import parse_model_id
 
 BUILTIN_POOLS = ("paper-v1", "paper-v1-fixed", "lab")
+BASELINE_ROLES = ("zero-shot", "finetuned", "supervised")
+"""Roles that stand for all models of the pool in it, in the list of a baseline's models."""
 
+FigureGroup = Literal["main", "large", "small"]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Count = Annotated[int, Ge(1)]
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 TOML_ARRAY = Field(strict=False)  # strict pydantic takes no list for a tuple
 _Item = TypeVar("_Item")
 
@@ -61,19 +67,27 @@ class Overrides(_Table):
 
 
 class ModelPair(_Table):
-    """A zero-shot model and its finetuned model: one row of the paper's tables."""
+    """A zero-shot model, as a rule with its finetuned model: one row of the paper's tables."""
 
     backbone: Text
     pretraining: Text
-    group: Literal["main", "large", "small"]  # of figures; OpenAI, LAION, YFCC in the paper
+    group: FigureGroup  # of figures; OpenAI, LAION, YFCC in the paper
     zero_shot: Text
     finetuned: Text | None = None  # None: the study finetunes it
+    finetune: bool = True  # False: the zero-shot model stands alone
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "ModelPair":
+        if self.finetuned and not self.finetune:
+            raise ValueError("finetuned and finetune = false exclude each other: give one")
+        return self
 
 
 class Supervised(_Table):
     """A backbone trained on labels alone: an architecture to train, or a trained model."""
 
     backbone: Text
+    pretraining: Text | None = None  # its training data; None is ImageNet if the data is
     train: Text | None = None
     model: Text | None = None
 
@@ -84,12 +98,22 @@ class Supervised(_Table):
         return self
 
 
+class SingleModel(_Table):
+    """A model without a counterpart: one of several finetuned models of one start, or a soup."""
+
+    model: Text
+    role: Literal["finetuned", "soup", "other"]
+    backbone: Text
+    pretraining: str = ""
+    group: FigureGroup = "main"  # of figures
+
+
 class Control(_Table):
     """A control model.
 
     ``no-clip`` is pretrained on images without captions (the paper's NoCLIP),
     ``captioned-id`` on captions of the in-distribution images alone, ``untrained`` has
-    random weights. Without a model the place is vacant, and the note says what may take it.
+    random weights. Without a model, the note says which model fits.
     """
 
     kind: Literal["no-clip", "captioned-id", "untrained"]
@@ -102,7 +126,7 @@ class Control(_Table):
     @model_validator(mode="after")
     def _is_explained(self) -> "Control":
         if self.model is None and not self.note:
-            raise ValueError("give model, or leave it vacant with a note of what fits")
+            raise ValueError("give model, or a note that says which model fits")
         return self
 
 
@@ -113,21 +137,53 @@ class Shift(_Table):
     folder: Text
 
 
+class BaselineFit(_Table):
+    """A baseline of effective robustness that the study fits on models."""
+
+    models: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+    # each an id, a path, or a role of `BASELINE_ROLES`
+    name: Text = "own"
+
+    @model_validator(mode="after")
+    def _has_own_name(self) -> "BaselineFit":
+        from .robustness_table import NAMED_BASELINES
+
+        if self.name in {*NAMED_BASELINES, "lab"}:
+            raise ValueError(f"the name {self.name!r} is that of a shipped baseline: rename it")
+        return self
+
+
+def _baseline_tag(value: object) -> str:
+    return "table" if isinstance(value, dict | BaselineFit) else "text"
+
+
+BaselineSetting = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[BaselineFit, Tag("table")],
+    Discriminator(_baseline_tag),
+]
+
+
 class StudyConfig(_Table):
     """Models that are studied together, and how."""
 
     name: Text
     title: str = ""
+    renders_data: bool = False  # the study renders the lab's images and trains its towers
     alphas: Annotated[tuple[Annotated[float, Gt(0), Lt(1)], ...], TOML_ARRAY] = ()
     concepts: Text | None = None  # folder of a concept set; None looks in the data
-    baseline: Text | None = None  # name of a baseline, or a file of results to fit one on
+    classnames: Text | None = None  # file, for zero-shot heads and heads with numbered classes
+    templates: Text | None = None  # "openai", "simple" or a file
+    # name of a baseline, a file of results to fit one on, or models to fit one on
+    baseline: BaselineSetting | None = None
     shifts: Annotated[tuple[Shift, ...], Field(strict=False, alias="shift")] = ()
     cka: Cka | None = None
     finetune: Overrides = Overrides()
     train: Overrides = Overrides()
-    families: Annotated[tuple[ModelPair, ...], Field(strict=False, min_length=1, alias="family")]
+    families: Annotated[tuple[ModelPair, ...], Field(strict=False, alias="family")] = ()
     supervised: Annotated[tuple[Supervised, ...], TOML_ARRAY] = ()
+    singles: Annotated[tuple[SingleModel, ...], Field(strict=False, alias="model")] = ()
     controls: Annotated[tuple[Control, ...], Field(strict=False, alias="control")] = ()
+    model_from: dict[Text, Sha256] = {}  # hashes that own code, FILE.py:FUNCTION, must have
     base: Annotated[Path, Field(exclude=True)] = Path()  # start of relative paths
 
     def resolve_model_id(self, name: str) -> str:
@@ -156,12 +212,22 @@ class StudyConfig(_Table):
             ),
             "families": tuple(resolve(entry, "zero_shot", "finetuned") for entry in self.families),
             "supervised": tuple(resolve(entry, "model") for entry in self.supervised),
+            "singles": tuple(resolve(entry, "model") for entry in self.singles),
             "controls": tuple(resolve(entry, "model") for entry in self.controls),
         }
-        if self.concepts:
-            update["concepts"] = resolve_path(self.concepts)
-        if self.baseline and self.resolve_path(self.baseline).exists():
-            update["baseline"] = resolve_path(self.baseline)
+        hashes = {resolve_path(code): hashed for code, hashed in self.model_from.items()}
+        update["model_from"] = hashes
+        for key in ("concepts", "classnames", "templates", "baseline"):
+            path = getattr(self, key)
+            is_name = key in {"templates", "baseline"}  # as a rule
+            if isinstance(path, str) and not (is_name and not self.resolve_path(path).exists()):
+                update[key] = resolve_path(path)
+        if isinstance(self.baseline, BaselineFit):
+            models = tuple(
+                name if name in BASELINE_ROLES else self.resolve_model_id(name)
+                for name in self.baseline.models
+            )
+            update["baseline"] = self.baseline.model_copy(update={"models": models})
         return self.model_copy(update=update)
 
     def missing_controls(self) -> tuple[Control, ...]:
@@ -173,12 +239,19 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "cka": Cka,
     "finetune": Overrides,
     "train": Overrides,
+    "baseline": BaselineFit,
     "shift": Shift,
     "family": ModelPair,
     "supervised": Supervised,
+    "model": SingleModel,
     "control": Control,
 }
-_MODEL_TABLES = {"family": "families", "supervised": "supervised", "control": "controls"}
+_MODEL_TABLES = {
+    "family": "families",
+    "supervised": "supervised",
+    "model": "singles",
+    "control": "controls",
+}
 _ARRAY_TABLES = {"shift": "shifts", **_MODEL_TABLES}
 
 
@@ -186,10 +259,13 @@ def load_study_config(name: str | Path, *, base: Path | None = None) -> StudyCon
     """Load a built-in pool or a TOML file, or report every problem of the file at once."""
     document = _parse_toml(builtin_config_text(name), str(name))
     folder = (base or Path()) if str(name) in BUILTIN_POOLS else Path(name).parent
-    if problems := [*_schema_errors(document), *_find_conflicts(document)]:
+    partial = _partial_config(document, folder)
+    problems = [*_schema_errors(document), *_find_conflicts(document)]
+    problems += _find_missing_files(document, folder)
+    if problems := [*problems, *_find_baseline_problems(partial)]:
         from .availability import find_unavailable_models
 
-        problems += find_unavailable_models(_partial_config(document, folder))
+        problems += find_unavailable_models(partial)
         lines = "".join(f"\n- {problem}" for problem in problems)
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise ValueError(f"The pool {name} has {count}:{lines}")
@@ -216,8 +292,13 @@ def builtin_config_text(name: str | Path) -> str:
 def to_toml(config: StudyConfig) -> str:
     """Return TOML, without defaults and ``base``, that `load_study_config` reads."""
     values = config.model_dump(by_alias=True, exclude_defaults=True)
-    tables = {key: values.pop(key) for key in _TABLES if key in values}
+    keys = [key for key in _TABLES if not isinstance(values.get(key, ""), str)]
+    tables = {key: values.pop(key) for key in keys}
+    hashes = values.pop("model_from", {})
     blocks = [_format_table(values)]
+    if hashes:
+        quoted = {_format_value(code): hashed for code, hashed in hashes.items()}
+        blocks.append(f"[model_from]\n{_format_table(quoted)}")
     for key, table in tables.items():
         if key in _ARRAY_TABLES:
             blocks += [f"[[{key}]]\n{_format_table(entry)}" for entry in table]
@@ -248,6 +329,9 @@ def _partial_config(document: Mapping[str, Any], base: Path) -> StudyConfig:
         field: tuple(_partial_entry(entry, _TABLES[key]) for entry in _get_entries(document, key))
         for key, field in _MODEL_TABLES.items()
     }
+    if isinstance(fit := document.get("baseline"), dict):
+        models = tuple(text for text in _get_list(fit, "models") if text and isinstance(text, str))
+        entries["baseline"] = BaselineFit.model_construct(models=models)
     return StudyConfig.model_construct(base=base, **entries)
 
 
@@ -272,6 +356,8 @@ def _schema_errors(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _format_error(path: tuple[int | str, ...], error: Mapping[str, Any]) -> str:
+    if path[0] == "baseline":  # after it stands the tag of its form
+        path = (path[0], *path[2:])
     *parents, key = path
     match error["type"]:
         case "extra_forbidden":
@@ -303,26 +389,58 @@ def _suggest_key(key: str, table: type[BaseModel] | None) -> str:
 
 def _find_conflicts(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield contradictions between entries, as far as these can be read."""
-    families, supervised, controls = (_get_entries(document, key) for key in _MODEL_TABLES)
+    families, supervised, singles, controls = (_get_entries(document, key) for key in _MODEL_TABLES)
+    if not any(document.get(key) for key in ("family", "supervised", "model")):
+        yield "the pool has no model: give [[family]], [[supervised]] or [[model]]"
     pairs = [_get_texts(family, "backbone", "pretraining") for family in families]
-    backbones = _get_column(supervised, "backbone")
     models = _get_column(families, "zero_shot", "finetuned")
-    models += _get_column([*supervised, *controls], "model")
+    models += _get_column([*supervised, *singles, *controls], "model")
     for pair in _find_duplicates(pair for pair in pairs if len(pair) == 2):
         yield f"family: {', '.join(pair)} is there more than once"
-    for backbone in _find_duplicates(backbones):
-        yield f"supervised: {backbone} is there more than once"
+    for architecture in _find_duplicates(_get_column(supervised, "train")):
+        yield f"supervised: {architecture} is trained more than once: one recipe gives one model"
     for model in _find_duplicates(models):
         yield f"the model {model} is there more than once: give each model once"
-    family_backbones = {pair[0] for pair in pairs if len(pair) == 2}
-    for backbone in backbones:
-        if backbone not in family_backbones:
-            yield f"supervised: no family has the backbone {backbone!r}"
+    for key in ("alphas", "cka"):
+        if document.get(key) and all(family.get("finetune") is False for family in families):
+            yield f"{key}: no family has a finetuned model to compare: give one, or leave out {key}"
+    yield from _find_order_conflicts(document)
+
+
+def _find_order_conflicts(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield shifts of one name, and alphas that do not ascend."""
     for name in _find_duplicates(_get_column(_get_entries(document, "shift"), "name")):
         yield f"shift: {name} is there more than once"
     alphas = [a for a in _get_list(document, "alphas") if isinstance(a, int | float)]
     if any(second <= first for first, second in pairwise(alphas)):
         yield f"alphas: {alphas} do not ascend"
+
+
+def _find_missing_files(document: Mapping[str, Any], base: Path) -> Iterator[str]:
+    """Yield the files of class names and templates that do not exist."""
+    for key, names in (("classnames", ()), ("templates", ("openai", "simple"))):
+        for name in _get_texts(document, key):
+            path = base / Path(name).expanduser()
+            if name not in names and not path.is_file():
+                yield f"{key}: no file {path}: check the path"
+
+
+def _find_baseline_problems(config: StudyConfig) -> Iterator[str]:
+    """Yield why no baseline can be fitted on the models that a config names."""
+    from .units import baseline_models
+
+    if not isinstance(config.baseline, BaselineFit):
+        return
+    models = baseline_models(config)
+    roles = {model.role for model in models if model.in_pool}
+    for role in BASELINE_ROLES:
+        if role in config.baseline.models and role not in roles:
+            yield f"baseline models: the pool has no {role} model"
+    needed, reason = 3, ""
+    if any(model.in_pool for model in models):
+        needed, reason = 4, ", since the baseline of a model of the pool is fitted without it"
+    if len(models) < needed:
+        yield f"baseline models: {needed} or more are needed{reason}, got {len(models)}: add some"
 
 
 def _get_list(document: Mapping[str, Any], key: str) -> list[Any]:

@@ -30,10 +30,10 @@ def run_demo(
     counts: Mapping[str, int] = DEFAULT_IMAGE_COUNTS,
     progress: ProgressCallback = no_progress,
 ) -> list[Record]:
-    """Render the lab, encode it with every lab model, and measure all signatures."""
+    """Render the lab, encode it with every lab model, and measure all signatures but CKA."""
     if (out / CONFIG_FILE).exists():
         raise ValueError(f"{out} holds the results of a study: give another folder.")
-    data, store = out / "data", out / "activations"
+    data, cache = out / "data", out / "activations"
     write_lab(data, counts=counts, progress=partial(progress, "draw the lab's images"))
     models = [load_lab(name) for name in LAB_MODELS]
     classes = models[0].classes
@@ -46,7 +46,7 @@ def run_demo(
     baseline, records = lab_baseline()
     for step, model in enumerate(models):
         progress("measure the models", step, len(models))
-        records += measure_model(model, eval_sets, [baseline], store, progress=progress)
+        records += measure_model(model, eval_sets, [baseline], cache, progress=progress)
     progress("measure the models", len(models), len(models))
     _write_samples(eval_sets, out / SAMPLES_FOLDER)
     write_records(out / RECORDS_FILE, records)

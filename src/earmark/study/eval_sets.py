@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Literal
 
 from .._progress import ProgressCallback, no_progress
-from ..data.broden import ConceptDataset, read_concepts
-from ..data.image_folder import list_folders, read_folder_for_head, read_unlabeled
+from ..data.broden import ConceptDataset, count_concept_images, read_concepts
+from ..data.image_folder import (
+    count_in_folders,
+    list_folders,
+    read_folder_for_head,
+    read_unlabeled,
+    walk_files,
+)
 from ..data.image_set import ImageSet
 from ..data.imagenet import available_datasets, read_dataset
+from ..data.imagenet import count_images as count_dataset_images
 from ..data.registry import BRODEN_FOLDERS, DATASETS, PAPER_SHIFTS, dataset_variants
 from ..models.classifier import Classifier, Head
+from ..models.head_extraction import has_numbered_classes
 
 CONCEPT_FOLDERS = (*BRODEN_FOLDERS, "broden", "concepts")
 """Folders below the data that may hold a concept set."""
@@ -72,23 +80,52 @@ def find_eval_sets(
         raise FileNotFoundError(f"No folder {data}: give the folder of the images.")
     _check_names(classifier, shifts or {})
     available = available_datasets(data)
-    concept_folders = [data / name for name in CONCEPT_FOLDERS if (data / name).is_dir()]
-    folder = next(iter(concept_folders), None) if concepts is None else concepts or None
-    other_folders = [*exclude, *concept_folders, *([folder] if folder else [])]
-    paper = {variant for shift in PAPER_SHIFTS for variant in dataset_variants(shift)}
-    extra = [name for name in available if name not in {"imagenet", "imagenet-train", *paper}]
+    folder, concept_folders = _find_concepts(data, concepts)
+    other_folders = [*exclude, *concept_folders]
     eval_sets = EvalSets(
         _find_in_distribution(classifier, data, available, other_folders),
         _custom_shifts(classifier, shifts)
         if shifts
         else _read_shifts(classifier, data, available, first_variants(available)),
         read_concepts(folder, progress=partial(progress, "read the concepts")) if folder else None,
-        _read_shifts(classifier, data, available, extra),
+        _read_shifts(classifier, data, available, _extra_datasets(available)),
     )
     names = [images.name for images in eval_sets.image_sets]
     if duplicates := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"Two sets of images are called {duplicates[0]!r}: rename one.")
     return eval_sets
+
+
+def count_images(
+    data: Path, *, shifts: Sequence[Path] = (), concepts: Path | None = None, exclude: Path | None
+) -> int:
+    """Return the number of images that `find_eval_sets` finds, by their names alone."""
+    if not data.is_dir():
+        raise FileNotFoundError(f"No folder {data}: give the folder of the images.")
+    folder, concept_folders = _find_concepts(data, concepts)
+    available = available_datasets(data)
+    others = [*concept_folders, *([exclude] if exclude else [])]
+    sets = ["imagenet", *_extra_datasets(available), *([] if shifts else first_variants(available))]
+    n_images = sum(count_dataset_images(data, name) for name in sets if name in available)
+    if not available:
+        n_images = len(walk_files(data, exclude=others)[0])
+    n_images += sum(map(count_in_folders, shifts))
+    return n_images + (count_concept_images(folder) if folder else 0)
+
+
+def _find_concepts(
+    data: Path, concepts: Path | Literal[False] | None
+) -> tuple[Path | None, list[Path]]:
+    """Return the folder of the concept set, and all folders of such sets."""
+    folders = [data / name for name in CONCEPT_FOLDERS if (data / name).is_dir()]
+    folder = next(iter(folders), None) if concepts is None else concepts or None
+    return folder, [*folders, *([folder] if folder else [])]
+
+
+def _extra_datasets(available: Sequence[str]) -> list[str]:
+    """Return the registered datasets that are no ImageNet and none of the paper's shifts."""
+    paper = {variant for shift in PAPER_SHIFTS for variant in dataset_variants(shift)}
+    return [name for name in available if name not in {"imagenet", "imagenet-train", *paper}]
 
 
 def _check_names(classifier: Classifier, shifts: Mapping[str, Path]) -> None:
@@ -128,6 +165,21 @@ def _read_shifts(
     if not classifier.classes or "imagenet" not in available:
         return ()
     return tuple(read_dataset(data, name, classes=classifier.classes) for name in names)
+
+
+def missing_labels(classifier: Classifier, images: ImageSet) -> str:
+    """Return what images without labels need to have those of a model's classes."""
+    if not (classes := classifier.classes):
+        return f"labels, and {classifier.name} a head for them"
+    if has_numbered_classes(classes):
+        return (
+            f"labels: the {len(classes)} classes of the head have no names (0, 1, …): name them "
+            "by --classnames FILE, or classnames in a pool's TOML"
+        )
+    return (
+        f"labels: class folders in {images.root} named as the head's {len(classes)} classes, "
+        f"such as {classes[0]}"
+    )
 
 
 def first_variants(available: Sequence[str]) -> list[str]:

@@ -12,15 +12,16 @@ from ..data.image_set import ImageSet
 from ..models.classifier import Classifier
 from ..quantities import QUANTITIES, Measurement, Quantity, plugin_measurements
 from ..records import Record
+from ..signatures.decomposition import has_class_variation
 from ..signatures.directions import Directions, privileged_directions
 from ..signatures.effective_robustness import Baseline
 from ..signatures.kurtosis import OutlierFeatures, outlier_features
 from .eval_sets import EvalSets
-from .records.accuracy import Batches, accuracy_records, join_notes
+from .records.accuracy import Batches, accuracy_records, join_notes, model_row
 from .records.concepts import concept_count_records, concept_records
 from .records.directions import ablation_records, direction_records, outlier_energy_records
 from .records.kurtosis import centered_kurtosis_record, kurtosis_records, outlier_share_records
-from .records.pruning import has_class_variation, pruning_records
+from .records.pruning import pruning_records
 
 MAX_MEMORY = 1 << 31  # bytes of activations to hold in memory; the rest stays memory-mapped
 
@@ -44,8 +45,7 @@ class MeasureContext:
     @cached_property
     def row(self) -> partial[Record]:
         """`Record` with the fields that all records of the model share."""
-        model = self.classifier
-        return partial(Record, model.name, model.backbone, model.pretraining, model.role)
+        return model_row(self.classifier)
 
     @property
     def id_activations(self) -> Batches:
@@ -54,21 +54,23 @@ class MeasureContext:
 
     @property
     def has_several_images(self) -> bool:
-        """True if activations can be centered: one image is its own mean."""
+        """Whether there is more than one image; centering a single image gives 0."""
         return sum(map(len, self.id_activations)) > 1
 
     @cached_property
     def directions(self) -> Directions:
-        """Privileged directions of the head."""
-        return privileged_directions(self.classifier.head.weight, self.id_activations)
+        """Singular directions of the head, with their importance."""
+        head = self.classifier.head
+        return privileged_directions(head.weight, self.id_activations, precision=head.precision)
 
     @cached_property
     def centered_directions(self) -> Directions | None:
-        """Privileged directions of the class-centered head; None if no class differs."""
-        if not (self.has_several_images and has_class_variation(self.classifier.head)):
+        """Class-centered directions; None for one image, or if all classes have equal weights."""
+        head = self.classifier.head
+        if not (self.has_several_images and has_class_variation(head.weight, head.precision)):
             return None
         return privileged_directions(
-            self.classifier.head.weight, self.id_activations, class_centered=True
+            head.weight, self.id_activations, class_centered=True, precision=head.precision
         )
 
     @cached_property
@@ -143,8 +145,9 @@ def _quantities(*names: str) -> tuple[Quantity, ...]:
 
 
 _DIRECTION_QUANTITIES = (
-    "singular_value", "head_importance", "encoder_importance", "importance", "importance_ratio",
-    "decision_share", "flipped_predictions", "outlier_energy", "spearman_sigma_importance",
+    "head_rank", "singular_value", "head_importance", "encoder_importance", "importance",
+    "importance_ratio", "decision_share", "flipped_predictions", "outlier_energy",
+    "spearman_sigma_importance",
 )  # fmt: skip
 _ACCURACY = Measurement(_quantities("accuracy", "effective_robustness"), "labels", _accuracy)
 _KURTOSIS = Measurement(_quantities("activation_kurtosis"), "images", _kurtosis)
@@ -162,6 +165,9 @@ MEASUREMENTS = (
 )
 """Measurements of a scan, in the order of the paper's sections."""
 
+ACCURACY_MEASUREMENTS = (_ACCURACY,)
+"""Measurements of a model that a baseline is fitted on."""
+
 INTERPOLATION_MEASUREMENTS = (
     _ACCURACY,
     _KURTOSIS,
@@ -174,17 +180,17 @@ def measure_model(  # noqa: PLR0913
     classifier: Classifier,
     eval_sets: EvalSets,
     baselines: Sequence[Baseline],
-    store: Path,
+    cache: Path,
     *,
     measurements: Sequence[Measurement] | None = None,
     encoding: EncodeConfig | None = None,
     progress: ProgressCallback = no_progress,
     fingerprint: str | None = None,
 ) -> list[Record]:
-    """Measure every signature of one model that the data supports."""
+    """Measure, for one model, every signature that the data supports."""
     fingerprint = fingerprint or classifier.fingerprint
     encode = partial(
-        cached_activations, classifier, cache=store, encoding=encoding, fingerprint=fingerprint
+        cached_activations, classifier, cache=cache, encoding=encoding, fingerprint=fingerprint
     )
     task = partial(progress, f"encode {classifier.name}")
     activations, skipped = _encode_sets(eval_sets, encode, task)
@@ -213,9 +219,9 @@ def measure_model(  # noqa: PLR0913
 
 
 def _describe_limits(images: ImageSet, n_skipped: int) -> str:
-    """Return what of a dataset is missing, and what could not be read; or an empty string."""
+    """Return a note on missing and unreadable images of a dataset; empty if there are none."""
     coverage = describe_coverage(images)
-    part = f"{coverage.note} of {images.name}" if not coverage.title else coverage.note
+    part = coverage.note if coverage.title else f"{images.name}: {coverage.note}"
     skipped = f"{n_skipped:,} of {len(images):,} images of {images.name} could not be read"
     notes = (part, coverage.note), (f"{skipped} and were skipped", n_skipped)
     return "; ".join(note for note, is_needed in notes if is_needed)

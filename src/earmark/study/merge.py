@@ -14,14 +14,15 @@ from ..activations import EncodeConfig, cached_activations
 from ..data.image_set import ImageSet
 from ..models.checkpoints import WeightsKind
 from ..models.classifier import Classifier
-from ..models.factory import load_model
-from ..models.model_id import parse_model_id
+from ..models.factory import find_model_id, load_model
+from ..models.head_extraction import name_classes
+from ..models.own_code import OwnCode
 from ..models.serialization import is_earmark_file, save_classifier
 from ..models.zeroshot import load_prompts
 from ..weights.interpolation import interpolate_classifiers
 from ..weights.soups import SoupCandidate, greedy_soup, soup_classifiers
 from ..weights.state_dicts import as_fraction
-from .eval_sets import find_eval_sets
+from .eval_sets import find_eval_sets, missing_labels
 
 MODEL_FILE = "model.safetensors"
 
@@ -33,7 +34,8 @@ class LoadConfig:
     out: Path  # also of cached activations and zero-shot heads
     architecture: str | None = None  # of the models that are files of weights
     weights: WeightsKind | None = None  # of files that hold averaged ones beside plain ones
-    classnames: Path | None = None  # for the heads of models that have none
+    model_from: tuple[OwnCode, ...] = ()  # own code that may run
+    classnames: Path | None = None  # for zero-shot heads, and heads with numbered classes
     templates: str | None = None  # "openai", "simple" or a file
     device: str = "cpu"
     encoding: EncodeConfig = field(default_factory=EncodeConfig)
@@ -41,20 +43,24 @@ class LoadConfig:
     def load(self, name: str, progress: ProgressCallback = no_progress) -> Classifier:
         """Load a model by its id or path, with a zero-shot head if it has no head."""
         path, prompts = Path(name), None
-        is_own = path.suffix == ".safetensors" and path.is_file() and is_earmark_file(path)
         if self.classnames is not None or self.templates is not None:
             prompts = load_prompts(self.classnames, self.templates)
-        architecture = self.architecture if path.is_file() and not is_own else None
-        model_id = parse_model_id(f"{architecture},{name}" if architecture else name)
-        return load_model(
+        is_weights = path.is_file() and not is_earmark_file(path)
+        architecture = self.architecture if is_weights else None
+        model_id = find_model_id(name, architecture=architecture, codes=self.model_from)
+        classifier = load_model(
             name,
             architecture=architecture,
             weights=self.weights if model_id.name and model_id.file else None,
+            model_from=self.model_from,
             prompts=prompts or "imagenet",
             device=self.device,
             cache=self.out / "heads",
             progress=partial(progress, "encode the class names"),
         )
+        if prompts is None or self.classnames is None:
+            return classifier
+        return name_classes(classifier, prompts.classes)
 
 
 @dataclass(frozen=True)
@@ -155,9 +161,9 @@ class _HeldOutAccuracy:
     def compute(self, classifier: Classifier) -> float:
         images, config = self._find_images(classifier), self.load_config
         report = partial(self.progress, f"encode {classifier.name}")
-        store = config.out / "activations"
+        cache = config.out / "activations"
         activations = cached_activations(
-            classifier, images, store, encoding=config.encoding, progress=report
+            classifier, images, cache, encoding=config.encoding, progress=report
         )
         images = images.exclude(activations.skipped)
         self.n_images = len(images)
@@ -171,9 +177,7 @@ class _HeldOutAccuracy:
             eval_sets = find_eval_sets(classifier, self.data, concepts=False, exclude=[out])
             images = eval_sets.in_distribution
             if images.labels is None:
-                raise ValueError(
-                    f"{self.data} holds no images with labels for {classifier.name}: give "
-                    "class folders that are named as its classes."
-                )
+                need = missing_labels(classifier, images)
+                raise ValueError(f"The greedy soup of {classifier.name} needs {need}.")
             self.image_sets[classifier.classes] = images
         return self.image_sets[classifier.classes]

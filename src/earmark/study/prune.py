@@ -18,12 +18,13 @@ from ..data.image_set import ImageSet
 from ..data.imagenet import DATASETS
 from ..models.classifier import Classifier
 from ..models.serialization import save_classifier
-from ..signatures.directions import privileged_directions, thin_svd
+from ..signatures.decomposition import decompose_weight
+from ..signatures.directions import privileged_directions
 from ..signatures.effective_robustness import Baseline, effective_robustness_interval
 from ..statistics.intervals import N_RESAMPLES, accuracy_interval, mean_accuracy_interval
 from ..weights.low_rank import n_kept, truncate_head
 from .baselines import N_SHOWN_BASELINES, AvailableBaselines, baselines_for
-from .eval_sets import EvalSets, find_eval_sets
+from .eval_sets import EvalSets, find_eval_sets, missing_labels
 from .merge import MODEL_FILE, LoadConfig
 
 # By singular value, by importance (Eq. 4), or by the importance that can change a decision.
@@ -114,12 +115,12 @@ def _encode_sets(
         classifier, data, concepts=False, exclude=[load_config.out], progress=progress
     )
     batches: _Batches = {}
-    store, encoding = load_config.out / "activations", load_config.encoding
+    cache, encoding = load_config.out / "activations", load_config.encoding
     run = partial(cached_activations, encoding=encoding, fingerprint=classifier.fingerprint)
 
     def encode(images: ImageSet) -> ImageSet:
         report = partial(progress, f"encode {images.name}")
-        activations = run(classifier, images, store, progress=report)
+        activations = run(classifier, images, cache, progress=report)
         batches[images.name] = activations.batches
         return images.exclude(activations.skipped)
 
@@ -131,11 +132,13 @@ def _rank_directions(
     classifier: Classifier, order: str, h: Sequence[Tensor]
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[int]]:
     """Return the decomposition of the head, and its directions, the strongest first."""
-    weight = classifier.head.weight
+    weight, precision = classifier.head.weight, classifier.head.precision
     if order == "singular":
-        svd = thin_svd(weight.detach().cpu().double())
-        return svd, [*range(int(svd[1].count_nonzero()))]
-    directions = privileged_directions(weight, h, class_centered=order == "class-centered")
+        svd = decompose_weight(weight, precision=precision)
+        return (svd.left, svd.singular_values, svd.right), [*range(svd.rank)]
+    directions = privileged_directions(
+        weight, h, class_centered=order == "class-centered", precision=precision
+    )
     svd = directions.left, directions.singular_values, directions.right
     return svd, directions.ranking.tolist()
 
@@ -144,8 +147,7 @@ def _measure_changes(
     classifier: Classifier, pruned: Classifier, eval_sets: EvalSets, activations: _Batches
 ) -> tuple[list[MetricChange], list[tuple[str, str]]]:
     if eval_sets.in_distribution.labels is None:
-        root = eval_sets.in_distribution.root
-        need = f"class folders in {root} that bear the names of the classes"
+        need = missing_labels(classifier, eval_sets.in_distribution)
         return [], [("what pruning costs", need)]
     pairs: list[_PairedCorrect] = []
     for images in (eval_sets.in_distribution, *eval_sets.shifts):
@@ -241,10 +243,10 @@ def _robustness_change(
         for stage in (0, 1)
     )
     is_outside = any(not low <= accuracy <= high for accuracy in accuracies)
-    note = "outside the accuracies that the line was fitted on" if is_outside else ""
+    note = "outside the accuracies that the baseline was fitted on" if is_outside else ""
     robustness = np.mean(replicates[1:], axis=0) - baseline.predict(replicates[0])
     difference, n = _difference(before, after, robustness), sum(pair.n for pair in pairs)
-    title = f"Effective robustness above the line “{baseline.name}”"
+    title = f"Effective robustness above the baseline “{baseline.name}”"
     return MetricChange(title, "points", before, after, difference, n, note)
 
 

@@ -15,7 +15,7 @@ from ..models.classifier import Classifier
 from ..signatures.effective_robustness import Baseline
 from .eval_sets import EvalSets
 
-RECORD_VERSION = 3  # raised when earmark records something else for the same inputs
+RECORD_VERSION = 5  # raised when earmark records something else for the same inputs
 
 
 def record_key(kind: str, **inputs: object) -> str:
@@ -28,7 +28,7 @@ def model_key(classifier: Classifier) -> dict[str, object]:
     """Return the names of a classifier and the hashes of its encoder and head."""
     head = classifier.head
     values = [head.weight] if head.bias is None else [head.weight, head.bias]
-    hashed = sha256(f"{head.normalizes} {classifier.classes}".encode())
+    hashed = sha256(f"{head.normalizes} {head.precision} {classifier.classes}".encode())
     for value in values:
         hashed.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     names = ("name", "role", "backbone", "pretraining")

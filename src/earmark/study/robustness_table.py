@@ -168,29 +168,30 @@ def describe_incomplete(models: Sequence[ModelAccuracies]) -> str:
 
 def caption(table: RobustnessTable) -> list[str]:
     """Return the sentences of a caption: units, baseline, and rows to take with care."""
-    line, rows = table.named_baseline, table.rows
+    named_baseline, rows = table.named_baseline, table.rows
     sentences = [
-        "ER: accuracy on the shifts above the line, in points. ImageNet and Shifts: "
+        "ER: accuracy on the shifts above the baseline, in points. ImageNet and Shifts: "
         "accuracy on ImageNet and mean accuracy on the five shifts, in %.",
-        _describe_baseline(line),
+        _describe_baseline(named_baseline),
     ]
-    if line.baseline.name != MATCHED_BASELINE:
+    if named_baseline.baseline.name != MATCHED_BASELINE:
         sentences.append(
-            "ER mf: the same with ImageNet-V2 matched-frequency in both mean and line "
-            f"({MATCHED_BASELINE})."
+            "ER mf: the same, with ImageNet-V2 matched-frequency both in the mean over shifts "
+            f"and in the baseline ({MATCHED_BASELINE})."
         )
-    if n_other := sum(row.v2 != line.v2 for row in rows):
+    if n_other := sum(row.v2 != named_baseline.v2 for row in rows):
         sentences.append(
-            f"Not measured on ImageNet-V2 {line.v2}: {n_other} of {len(rows)} models. "
+            f"Not measured on ImageNet-V2 {named_baseline.v2}: {n_other} of {len(rows)} models. "
             "Their ER uses the other variant, as is usual."
         )
     if n_outside := sum(row.extrapolated for row in rows):
         sentences.append(
-            f"* ImageNet accuracy outside the line's range: {n_outside} of {len(rows)}."
+            f"* ImageNet accuracy outside the range of the baseline's models: {n_outside} of "
+            f"{len(rows)}."
         )
     for label, models in (
         ("Left out", table.incomplete),
-        ("Not in the line", line.excluded_models),
+        ("Not in the baseline", named_baseline.excluded_models),
     ):
         if models:
             sentences.append(f"{label} ({len(models)}): {describe_incomplete(models)}.")
@@ -257,7 +258,7 @@ def _describe_baseline(named_baseline: NamedBaseline) -> str:
     low, high = (100 * end for end in baseline.id_range)
     note = " (n, V2 and range are inferred)" if baseline is PAPER_BASELINE else ""
     return (
-        f"Line {baseline.name}: logit(shifts) = {baseline.slope:.4g} logit(ImageNet) {sign} "
+        f"Baseline {baseline.name}: logit(shifts) = {baseline.slope:.4g} logit(ImageNet) {sign} "
         f"{abs(baseline.intercept):.4g}; r {baseline.pearson_r:.4g}, n {baseline.n}, ImageNet-V2 "
         f"{named_baseline.v2}, ImageNet accuracies of {low:.1f} to {high:.1f} %{note}."
     )

@@ -1,18 +1,20 @@
 """Run of a study: checked first, then unit by unit, resumed where it stopped."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from shutil import rmtree
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from .._io import atomic_write, lock_folder
 from .._progress import ProgressCallback, no_progress
 from ..engine import map_units
+from ..models.own_code import OwnCode
 from ..records import RECORDS_FILE, SCAN_FILE, Record, Records, read_records, write_records
 from .availability import find_unavailable_models
-from .config import to_toml
+from .config import BaselineFit, to_toml
+from .pool_baseline import PoolBaseline
 from .runner import (
     INTERPOLATED_FOLDER,
     Failure,
@@ -21,13 +23,15 @@ from .runner import (
     UnitResult,
     interpolation_name,
 )
-from .units import StudyModel, StudyUnit, study_units
+from .units import StudyModel, StudyUnit, baseline_models, study_units
 
 if TYPE_CHECKING:
     from .config import StudyConfig
 
 CONFIG_FILE = "pool.toml"
 INCOMPLETE_FILE = "records-incomplete.parquet"
+
+_UnitWork: TypeAlias = Callable[[StudyRunner, StudyUnit], UnitResult]
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,10 @@ def run_units(
         raise FileNotFoundError(f"No folder {run_config.data}: give the folder of images.")
     if (run_config.out / SCAN_FILE).exists():
         raise ValueError(f"{run_config.out} holds the results of a scan: give another folder.")
-    check_models(run_config.study_config)
-    units = study_units(run_config.study_config)
+    check_models(run_config.study_config, run_config.model_from)
+    units = study_units(run_config.study_config, run_config.data)
     with lock_folder(run_config.out):
+        run_config = _fit_baseline(run_config, engine, progress)
         results = _run_units(run_config, units, engine, progress)
         rmtree(run_config.out / INTERPOLATED_FOLDER, ignore_errors=True)  # of killed runs
     failures = [failure for index in sorted(results) for failure in results[index].failures]
@@ -57,27 +62,66 @@ def run_units(
     return StudyOutput(_merge_records(results), failures, vacant)
 
 
+def _fit_baseline(run_config: RunConfig, engine: str, progress: ProgressCallback) -> RunConfig:
+    """Return the config with the baseline that the study fits on models, if it does."""
+    study_config = run_config.study_config
+    if not isinstance(study_config.baseline, BaselineFit):
+        return run_config
+    models = baseline_models(study_config, run_config.data)
+    units = [StudyUnit(model) for model in models]
+    setting = run_config, engine, "measure the baseline", progress
+    results = dict(_map_units(StudyRunner.measure_accuracy, units, *setting))
+    failures = [failure for result in results.values() for failure in result.failures]
+    if failures:
+        reasons = "".join(f"\n- cannot {failure.task}: {failure.reason}" for failure in failures)
+        raise ValueError(
+            "The baseline cannot be fitted. Repair these models, or leave them out of [baseline] "
+            f"models:{reasons}"
+        )
+    baseline = PoolBaseline.from_records(
+        study_config.baseline.name,
+        {model.name: results[index].records for index, model in enumerate(models)},
+        other_models=[model.name for model in models if not model.in_pool],
+    )
+    return replace(run_config, baseline=baseline)
+
+
 def _run_units(
     run_config: RunConfig, units: Sequence[StudyUnit], engine: str, progress: ProgressCallback
 ) -> dict[int, UnitResult]:
     """Run all units, and write the records of those that are done after each."""
-    run_unit = StudyRunner(run_config, progress).run_unit
-    if engine != "local":
-        run_unit = partial(_run_remote, run_config)
     results: dict[int, UnitResult] = {}
     writer = _RecordsWriter(run_config, units)
-    progress("study the pool", 0, len(units))
-    gpus = int(run_config.device.startswith("cuda"))
-    for index, result in map_units(run_unit, units, engine=engine, gpus=gpus):
+    setting = run_config, engine, "study the pool", progress
+    for index, result in _map_units(StudyRunner.run_unit, units, *setting):
         results[index] = result
-        for text in result.warnings:
-            warnings.warn(text, stacklevel=3)
-        progress("study the pool", len(results), len(units))
         if len(results) < len(units):  # for a report before the end
             writer.write_part(_merge_records(results))
     n_failures = sum(len(result.failures) for result in results.values())
     writer.write(_merge_records(results), n_failures)
     return results
+
+
+def _map_units(
+    work: _UnitWork,
+    units: Sequence[StudyUnit],
+    run_config: RunConfig,
+    engine: str,
+    task: str,
+    progress: ProgressCallback,
+) -> Iterator[tuple[int, UnitResult]]:
+    """Yield the index and result of each unit as it is done, and repeat its warnings."""
+    run_unit = partial(work, StudyRunner(run_config, progress))
+    if engine != "local":
+        run_unit = partial(_run_remote, run_config, work)
+    gpus = int(run_config.device.startswith("cuda"))
+    progress(task, 0, len(units))
+    done = map_units(run_unit, units, engine=engine, gpus=gpus)
+    for n_done, (index, result) in enumerate(done, 1):
+        for text in result.warnings:
+            warnings.warn(text, stacklevel=4)
+        progress(task, n_done, len(units))
+        yield index, result
 
 
 class _RecordsWriter:
@@ -118,7 +162,10 @@ class _RecordsWriter:
         write_records(self._path, records)
         (out / INCOMPLETE_FILE).unlink(missing_ok=True)
         with atomic_write(out / CONFIG_FILE) as tmp_path:
-            tmp_path.write_text(to_toml(config.with_absolute_paths()), encoding="utf-8")
+            hashes = {f"{code.resolve()}": code.sha256 for code in self._run_config.model_from}
+            config = config.with_absolute_paths()
+            config = config.model_copy(update={"model_from": config.model_from | hashes})
+            tmp_path.write_text(to_toml(config), encoding="utf-8")
 
     def _find_lost(self, records: Records) -> list[Record]:
         """Return the records from before whose model, quantity and images are not in these."""
@@ -141,18 +188,18 @@ def _record_names(units: Sequence[StudyUnit], alphas: Sequence[float]) -> set[st
     return names | {interpolation_name(unit, alpha) for unit in families for alpha in alphas}
 
 
-def _run_remote(run_config: RunConfig, unit: StudyUnit) -> UnitResult:
+def _run_remote(run_config: RunConfig, work: _UnitWork, unit: StudyUnit) -> UnitResult:
     """Run a unit in a process of its own, where Ray shows no GPU but the unit's."""
     device = run_config.device.partition(":")[0]
     with warnings.catch_warnings(record=True) as caught:
-        result = StudyRunner(replace(run_config, device=device)).run_unit(unit)
+        result = work(StudyRunner(replace(run_config, device=device)), unit)
     result.warnings.extend(dict.fromkeys(str(warning.message) for warning in caught))
     return result
 
 
-def check_models(config: "StudyConfig") -> None:
-    """Raise a ValueError that names all models of a study that do not exist."""
-    if problems := find_unavailable_models(config):
+def check_models(config: "StudyConfig", codes: Sequence[OwnCode] = ()) -> None:
+    """Raise a ValueError that names all models of a study that do not exist, or need other code."""
+    if problems := find_unavailable_models(config, codes):
         lines = "".join(f"\n- {problem}" for problem in problems)
         raise ValueError(f"{len(problems)} models of the pool are not available:{lines}")
 

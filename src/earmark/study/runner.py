@@ -17,6 +17,9 @@ from ..data.image_folder import list_folders
 from ..models._quiet import one_line
 from ..models.classifier import Classifier
 from ..models.factory import load_model
+from ..models.head_extraction import name_classes
+from ..models.own_code import OwnCode
+from ..models.zeroshot import Prompts, load_prompts
 from ..records import Record, Records, read_keyed_records, read_records, write_records
 from ..signatures.effective_robustness import Baseline
 from ..training.image_run import ComputeConfig, run_key, train_on_images
@@ -25,8 +28,9 @@ from ..training.random_init import random_classifier, random_head, reinitialize
 from ..training.recipes import FINETUNE, SUPERVISED, EpochRecipe
 from ..weights.interpolation import interpolate_classifiers
 from .baselines import AvailableBaselines, baselines_for, load_baseline
-from .eval_sets import EvalSets, find_eval_sets
-from .measure import INTERPOLATION_MEASUREMENTS, measure_model
+from .eval_sets import EvalSets, find_eval_sets, missing_labels
+from .measure import ACCURACY_MEASUREMENTS, INTERPOLATION_MEASUREMENTS, measure_model
+from .pool_baseline import PoolBaseline, add_robustness_note
 from .record_key import baselines_key, eval_sets_key, model_key, record_key, settings_key
 from .records.cka import layer_cka_records
 from .units import StudyModel, StudyUnit
@@ -50,9 +54,11 @@ class RunConfig:
     device: str = "cpu"
     encoding: EncodeConfig = field(default_factory=EncodeConfig)
     cache_images: bool = False  # keep decoded images in memory
+    model_from: tuple[OwnCode, ...] = ()  # own code that may run
+    baseline: PoolBaseline | None = None  # that of the config, once it is fitted
 
     @property
-    def store(self) -> Path:
+    def cache(self) -> Path:
         """Folder of cached activations."""
         return self.out / "activations"
 
@@ -88,7 +94,10 @@ class StudyRunner:
     def __init__(self, run_config: RunConfig, progress: ProgressCallback = no_progress) -> None:
         self._config = run_config
         self._progress = progress
-        self._eval_set_cache: dict[tuple[str, ...], tuple[EvalSets, dict[str, object]]] = {}
+        # by classes, and whether of all signatures
+        self._eval_set_cache: dict[
+            tuple[tuple[str, ...], bool], tuple[EvalSets, dict[str, object]]
+        ] = {}
         self._loaded: dict[str, Classifier] = {}  # of the unit at work
         encoding = run_config.encoding
         self._measure_model = partial(measure_model, encoding=encoding, progress=progress)
@@ -112,11 +121,43 @@ class StudyRunner:
         self._loaded.clear()
         return result
 
+    def measure_accuracy(self, unit: StudyUnit) -> UnitResult:
+        """Measure a model of the baseline on the ID images and, in the mean, on the shifts."""
+        result, study_model = UnitResult([], []), unit.first
+        if (model := self._prepare(study_model, result)) is not None:
+            with _collect_failures(f"measure {study_model.name}", result):
+                result.records.extend(self._measure_accuracy(model))
+        self._loaded.clear()
+        return result
+
+    def _measure_accuracy(self, model: Classifier) -> list[Record]:
+        eval_sets, hashes = self._eval_sets(model, signatures=False)
+        id_set = eval_sets.in_distribution
+        if id_set.labels is None:
+            raise ValueError(f"The baseline needs {missing_labels(model, id_set)}.")
+        if not eval_sets.shifts:
+            raise ValueError("The baseline needs shifts: give them as [[shift]] in the TOML.")
+
+        def compute() -> list[Record]:
+            inputs = model, eval_sets, (), self._config.cache
+            return self._measure_model(*inputs, measurements=ACCURACY_MEASUREMENTS)
+
+        key = self._key("accuracy", hashes, (), model=model_key(model))
+        records = self._cached_records(accuracy_name(model.name), key, compute)
+        return [
+            replace(record, variant="baseline")
+            for name in (id_set.name, "shifts")
+            for record in records.select(quantity="accuracy", dataset=name, variant="")
+        ]
+
     def _prepare(self, study_model: StudyModel, result: UnitResult) -> Classifier | None:
-        """Load or train a model; None if it is vacant or fails."""
+        """Load or train a model; None if it is vacant, a control that cannot be, or fails."""
         if study_model.origin == "vacant":
             return None
         with _collect_failures(f"{_VERBS[study_model.origin]} {study_model.name}", result):
+            is_control = study_model.origin == "untrained"
+            if is_control and self._load(study_model.source).encoder_spec is None:
+                return None  # its encoder cannot be built again
             return study_model.label(self._build(study_model))
         return None
 
@@ -139,13 +180,28 @@ class StudyRunner:
 
     def _load(self, source: str) -> Classifier:
         if source not in self._loaded:
-            self._loaded[source] = load_model(
+            prompts = self._load_prompts()
+            loaded = load_model(
                 source,
+                model_from=self._config.model_from,
+                prompts=prompts or "imagenet",
                 device=self._config.device,
                 cache=self._config.out / "heads",
                 progress=partial(self._progress, "encode the class names"),
             )
+            if prompts is not None and self._config.study_config.classnames is not None:
+                loaded = name_classes(loaded, prompts.classes)
+            self._loaded[source] = loaded
         return self._loaded[source]
+
+    def _load_prompts(self) -> Prompts | None:
+        study = self._config.study_config
+        if study.classnames is None and study.templates is None:
+            return None
+        classnames = study.resolve_path(study.classnames) if study.classnames else None
+        path = study.resolve_path(study.templates) if study.templates else None
+        templates = path if path is not None and path.is_file() else study.templates
+        return load_prompts(classnames, templates)
 
     def _train_from_scratch(self, study_model: StudyModel) -> Classifier:
         overrides = self._config.study_config.train
@@ -195,12 +251,13 @@ class StudyRunner:
     def _measure(self, study_model: StudyModel, endpoint: _FamilyEndpoint) -> list[Record]:
         model = endpoint.model
         eval_sets, hashes = self._eval_sets(model)
-        baselines = self._baselines(model, eval_sets)
-        fingerprint, store = str(endpoint.key["encoder"]), self._config.store
-        inputs = model, eval_sets, baselines.baselines, store
+        baselines = self._baselines(model, eval_sets, [model.name])
+        fingerprint, cache = str(endpoint.key["encoder"]), self._config.cache
+        inputs = model, eval_sets, baselines.baselines, cache
         compute = partial(self._measure_model, *inputs, fingerprint=fingerprint)
         key = self._key("scan", hashes, baselines.baselines, model=endpoint.key)
         records = self._cached_records(study_model.name, key, compute)
+        records = add_robustness_note(records, baselines.note)
         return [*baselines.records, *study_model.tag(records)]
 
     def _interpolate(
@@ -209,17 +266,16 @@ class StudyRunner:
         zero_shot, finetuned = (endpoint.model for endpoint in endpoints)
         eval_sets, hashes = self._eval_sets(zero_shot)
         if eval_sets.in_distribution.labels is None:
-            raise ValueError(
-                f"{eval_sets.in_distribution.root} has no class folders of the head's "
-                "classes, and interpolated models need labels: give some, or no alphas."
-            )
-        baselines = self._baselines(zero_shot, eval_sets).baselines
+            need = missing_labels(zero_shot, eval_sets.in_distribution)
+            raise ValueError(f"Interpolated models need {need}; or give no alphas.")
+        available = self._baselines(zero_shot, eval_sets, [zero_shot.name, finetuned.name])
+        baselines = available.baselines
         name = interpolation_name(unit, alpha)
-        store = self._config.out / INTERPOLATED_FOLDER / slug(name)
+        cache = self._config.out / INTERPOLATED_FOLDER / slug(name)
 
         def compute() -> list[Record]:
             model = replace(interpolate_classifiers(zero_shot, finetuned, alpha), name=name)
-            inputs, measurements = (eval_sets, baselines, store), INTERPOLATION_MEASUREMENTS
+            inputs, measurements = (eval_sets, baselines, cache), INTERPOLATION_MEASUREMENTS
             return self._measure_model(model, *inputs, measurements=measurements)
 
         ends = [endpoint.key for endpoint in endpoints]
@@ -227,8 +283,8 @@ class StudyRunner:
         try:
             records = self._cached_records(name, key, compute)
         finally:
-            rmtree(store, ignore_errors=True)  # as many gigabytes again for each alpha
-        return unit.first.tag(records, alpha=alpha)
+            rmtree(cache, ignore_errors=True)  # as many gigabytes again for each alpha
+        return unit.first.tag(add_robustness_note(records, available.note), alpha=alpha)
 
     def _compare_layers(
         self, unit: StudyUnit, endpoints: Sequence[_FamilyEndpoint], cka_config: "Cka"
@@ -252,35 +308,55 @@ class StudyRunner:
             return eval_sets
         id_set, *shifts = (
             images.exclude(
-                cached_activations(model, images, self._config.store, encoding=encoding).skipped
+                cached_activations(model, images, self._config.cache, encoding=encoding).skipped
             )
             for images in (eval_sets.in_distribution, *eval_sets.shifts)
         )
         return replace(eval_sets, in_distribution=id_set, shifts=tuple(shifts))
 
-    def _eval_sets(self, model: Classifier) -> tuple[EvalSets, dict[str, object]]:
-        """Return the images for a model's classes, and their hashes; found once."""
-        if model.classes not in self._eval_set_cache:
+    def _eval_sets(
+        self, model: Classifier, *, signatures: bool = True
+    ) -> tuple[EvalSets, dict[str, object]]:
+        """Return the images for a model's classes, and their hashes; found once.
+
+        Without signatures, these are the images of effective robustness alone.
+        """
+        cache_key = model.classes, signatures
+        if cache_key not in self._eval_set_cache:
             config, study = self._config, self._config.study_config
+            concepts = study.resolve_path(study.concepts) if study.concepts else None
             eval_sets = find_eval_sets(
                 model,
                 config.data,
                 shifts={shift.name: study.resolve_path(shift.folder) for shift in study.shifts},
-                concepts=study.resolve_path(study.concepts) if study.concepts else None,
-                exclude=[config.out],
+                concepts=concepts if signatures else False,
+                exclude=[config.out, *([concepts] if concepts else [])],
                 progress=self._progress,
             )
+            if not signatures:
+                eval_sets = replace(eval_sets, extra_shifts=())
             eval_sets = eval_sets.with_fingerprints()
             hashes = eval_sets_key(eval_sets)
             if config.cache_images:
                 eval_sets = eval_sets.cached()
-            self._eval_set_cache[model.classes] = eval_sets, hashes
-        return self._eval_set_cache[model.classes]
+            self._eval_set_cache[cache_key] = eval_sets, hashes
+        return self._eval_set_cache[cache_key]
 
-    def _baselines(self, model: Classifier, eval_sets: EvalSets) -> AvailableBaselines:
+    def _baselines(
+        self, model: Classifier, eval_sets: EvalSets, names: Sequence[str]
+    ) -> AvailableBaselines:
+        """Return the baselines for a model; the study's own leaves out the models of a name."""
         study = self._config.study_config
-        own = load_baseline(study.baseline, study.base) if study.baseline else None
-        return baselines_for(model.classes, eval_sets, own=own)
+        if self._config.baseline is not None and eval_sets.shifts:
+            available = self._config.baseline.leave_out(*names)
+        else:
+            named = study.baseline if isinstance(study.baseline, str) else None
+            own = load_baseline(named, study.base) if named else None
+            available = baselines_for(model.classes, eval_sets, own=own)
+        if available.missing and eval_sets.shifts:
+            message = f"{model.name} has no effective robustness: it needs {available.missing}."
+            warnings.warn(message, stacklevel=2)
+        return available
 
     def _key(
         self,
@@ -305,6 +381,11 @@ class StudyRunner:
             warnings.warn(f"{error} What it held is measured again.", stacklevel=2)
         write_records(path, compute(), key=key)
         return read_records(path)
+
+
+def accuracy_name(model: str) -> str:
+    """Return the name of the accuracy of a model of the baseline."""
+    return f"{model}, accuracy"
 
 
 def interpolation_name(unit: StudyUnit, alpha: float) -> str:

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from .._io import atomic_write
 from .._progress import ProgressCallback, no_progress
+from .._text import replace_surrogates
 from ..activations import EncodeConfig, cached_activations
 from ..data.image_folder import list_folders, read_folder_for_head
 from ..data.registry import class_ids, objectnet_labels
@@ -18,12 +19,14 @@ from ..models.checkpoints import WeightsKind, read_head
 from ..models.classifier import Classifier, Role
 from ..models.factory import load_model
 from ..models.head_extraction import check_head, class_names
+from ..models.own_code import OwnCode
+from ..models.preprocessing import transform_fields
 from ..models.zeroshot import Prompts, load_prompts, with_zero_shot_head
-from ..records import RECORDS_FILE, SCAN_FILE, Records, write_records
+from ..records import RECORDS_FILE, SCAN_FILE, Records, with_valid_text, write_records
 from ..signatures.effective_robustness import Baseline
 from ..training.linear_probe import linear_probe
 from .baselines import AvailableBaselines, baselines_for
-from .eval_sets import CONCEPT_FOLDERS, EvalSets, find_eval_sets
+from .eval_sets import CONCEPT_FOLDERS, EvalSets, find_eval_sets, missing_labels
 from .measure import measure_model
 from .run import CONFIG_FILE
 from .summary import SummaryRow, summarize_records
@@ -38,6 +41,7 @@ class ScanConfig:
     out: Path  # for activations, heads and results
     architecture: str | None = None  # of a weights file
     weights: WeightsKind | None = None  # of a file that holds averaged ones beside plain ones
+    model_from: tuple[OwnCode, ...] = ()  # own code that may run
     role: Role | None = None  # None keeps what its id implies
     classnames: Path | None = None  # file, for a zero-shot head
     templates: str | None = None  # "openai", "simple" or a file
@@ -77,12 +81,19 @@ class ScanOutput:
     records: Records
     summary: list[SummaryRow]
     missing: list[tuple[str, str]]  # what was not measured, and the data it needs
+    preprocessing: Mapping[str, Any]  # of the images, by setting
 
     def as_json(self) -> str:
-        """Return the summary and what is missing, as JSON."""
+        """Return the summary, the preprocessing and what is missing, as JSON."""
         summary = [asdict(row) for row in self.summary]
         missing = [{"quantity": name, "needs": need} for name, need in self.missing]
-        content = {"model": self.model, "role": self.role, "summary": summary, "missing": missing}
+        content = {
+            "model": self.model,
+            "role": self.role,
+            "preprocessing": self.preprocessing,
+            "summary": summary,
+            "missing": missing,
+        }
         return json.dumps(content, indent=2)
 
 
@@ -108,10 +119,15 @@ def scan_model(config: ScanConfig, *, progress: ProgressCallback = no_progress) 
     baselines = baselines_for(classifier.classes, eval_sets, own=config.baseline)
     inputs = classifier, eval_sets, baselines.baselines, config.out / "activations"
     measured = measure_model(*inputs, encoding=config.encoding, progress=progress)
-    records = Records([*baselines.records, *measured])
-    missing = missing_measurements(classifier, eval_sets, baselines, records)
+    records = with_valid_text([*baselines.records, *measured])
+    missing = [
+        (quantity, replace_surrogates(need))
+        for quantity, need in missing_measurements(classifier, eval_sets, baselines, records)
+    ]
     summary = summarize_records(records)
-    output = ScanOutput(classifier.name, classifier.role, records, summary, missing)
+    preprocessing = transform_fields(classifier.transform)
+    name = replace_surrogates(classifier.name)
+    output = ScanOutput(name, classifier.role, records, summary, missing, preprocessing)
     write_records(config.out / RECORDS_FILE, records)
     with atomic_write(config.out / SCAN_FILE) as tmp_path:
         tmp_path.write_text(output.as_json(), encoding="utf-8")
@@ -135,8 +151,7 @@ def missing_measurements(
     elif eval_sets.in_distribution.labels is None:
         missing.append((
             "accuracy, pruning, effective robustness",
-            f"labels: class folders in {eval_sets.in_distribution.root} named as the "
-            f"head's {len(classifier.classes)} classes, such as {classifier.classes[0]}",
+            missing_labels(classifier, eval_sets.in_distribution),
         ))
     elif baselines.missing:
         missing.append(("effective robustness", baselines.missing))
@@ -165,11 +180,14 @@ def _load_classifier(config: ScanConfig, progress: ProgressCallback) -> Classifi
     has_new_head = config.head is not None or config.probe is not None
     if isinstance(config.model, Classifier):
         classifier = config.model
+        if not has_new_head:
+            check_head(classifier.head, model_name=classifier.name)
     else:
         classifier = load_model(
             config.model,
             architecture=config.architecture,
             weights=config.weights,
+            model_from=config.model_from,
             prompts=None if has_new_head else _choose_prompts(config),
             device=config.device,
             cache=config.out / "heads",
@@ -230,9 +248,9 @@ def _fit_probe(
 ) -> Classifier:
     classes = tuple(list_folders(folder)) if folder.is_dir() else ()
     images = read_folder_for_head(folder, name="training images", classes=classes)
-    report, store = partial(progress, "encode the training images"), config.out / "activations"
+    report, cache = partial(progress, "encode the training images"), config.out / "activations"
     cached = cached_activations(
-        classifier, images, store, encoding=config.encoding, progress=report
+        classifier, images, cache, encoding=config.encoding, progress=report
     )
     labels = np.asarray(images.exclude(cached.skipped).labels)
     head = linear_probe(cached.batches, labels, classes=len(classes))

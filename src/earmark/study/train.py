@@ -13,6 +13,7 @@ from ..data.image_folder import list_folders
 from ..models.checkpoints import WeightsKind
 from ..models.classifier import Classifier
 from ..models.factory import load_model
+from ..models.own_code import OwnCode
 from ..models.zeroshot import load_prompts
 from ..training.image_run import MODEL_FILE, ComputeConfig, train_on_images
 from ..training.image_stream import find_train_data, training_folder
@@ -52,6 +53,7 @@ def finetune_model(  # noqa: PLR0913
     *,
     architecture: str | None = None,
     weights: WeightsKind | None = None,
+    model_from: tuple[OwnCode, ...] = (),
     classnames: Path | None = None,
     templates: str | None = None,
     progress: ProgressCallback = no_progress,
@@ -63,6 +65,7 @@ def finetune_model(  # noqa: PLR0913
         model,
         architecture=architecture,
         weights=weights,
+        model_from=model_from,
         prompts=load_prompts(classnames, templates) if has_prompts else "imagenet",
         device=config.process_device,
         cache=config.out / "heads",

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..data.imagenet import available_datasets
 from ..models.classifier import Classifier, Role
 from ..records import Record
 
 if TYPE_CHECKING:
-    from .config import Control, ModelPair, StudyConfig, Supervised
+    from .config import Control, ModelPair, SingleModel, StudyConfig, Supervised
 
 Origin = Literal["loaded", "finetuned", "trained", "untrained", "vacant"]
 
@@ -24,8 +26,13 @@ class StudyModel:
     backbone: str
     pretraining: str
     role: Role
-    group: str = ""  # of figures, or kind of control
+    group: str = ""  # of figures, or kind of control, or ``baseline`` of a model outside the pool
     note: str = ""  # what may take the place of a vacant control
+
+    @property
+    def in_pool(self) -> bool:
+        """Whether it is a model of the pool, and not of its baseline alone."""
+        return self.group != "baseline"
 
     def label(self, classifier: Classifier) -> Classifier:
         """Return a classifier under this model's name, role and labels."""
@@ -56,11 +63,43 @@ class StudyUnit:
         return " · ".join(part for part in (first.backbone, first.pretraining) if part)
 
 
-def study_units(config: "StudyConfig") -> list[StudyUnit]:
-    """Return families, supervised models, controls, and untrained controls that are not named."""
-    singles = [_supervised_model(entry, config) for entry in config.supervised]
-    singles += [_control_model(control, config) for control in config.controls]
-    singles += _untrained_controls(config)
+def study_units(config: "StudyConfig", data: Path | None = None) -> list[StudyUnit]:
+    """Return families, single models, controls, and untrained controls that are not named."""
+    controls = [_control_model(control, config) for control in config.controls]
+    controls += _untrained_controls(config)
+    return _pool_units(config, data) + [StudyUnit(model) for model in controls]
+
+
+def baseline_models(config: "StudyConfig", data: Path | None = None) -> list[StudyModel]:
+    """Return the models that the study fits its own baseline on, of the pool or others."""
+    from .config import BASELINE_ROLES, BaselineFit
+
+    if not isinstance(config.baseline, BaselineFit):
+        return []
+    names = config.baseline.models
+    pool = [model for unit in _pool_units(config, data) for model in unit.models]
+    models = {model.name: model for model in pool if model.role in names}
+    loaded = {
+        model.source: model
+        for unit in study_units(config, data)
+        for model in unit.models
+        if model.origin == "loaded"
+    }
+    for name in names:
+        if name not in BASELINE_ROLES:
+            source = config.resolve_model_id(name)
+            other = StudyModel(name, source, "loaded", "", "", "other", "baseline")
+            model = loaded.get(source, other)
+            models.setdefault(model.name, model)
+    return list(models.values())
+
+
+def _pool_units(config: "StudyConfig", data: Path | None) -> list[StudyUnit]:
+    """Return the units of a pool without its controls."""
+    on_imagenet = data is not None and "imagenet" in available_datasets(data)
+    pretraining = "ImageNet" if on_imagenet else ""
+    singles = [_supervised_model(entry, config, pretraining) for entry in config.supervised]
+    singles += [_single_model(entry, config) for entry in config.singles]
     families = [_family_unit(family, config) for family in config.families]
     return families + [StudyUnit(model) for model in singles]
 
@@ -69,6 +108,8 @@ def _family_unit(family: "ModelPair", config: "StudyConfig") -> StudyUnit:
     labels = family.backbone, family.pretraining
     source = config.resolve_model_id(family.zero_shot)
     first = StudyModel(family.zero_shot, source, "loaded", *labels, "zero-shot", family.group)
+    if not family.finetune:
+        return StudyUnit(first)
     name, origin = f"{family.zero_shot} finetuned", "finetuned"
     if family.finetuned:
         name, origin = family.finetuned, "loaded"
@@ -76,18 +117,27 @@ def _family_unit(family: "ModelPair", config: "StudyConfig") -> StudyUnit:
     return StudyUnit(first, StudyModel(name, source, origin, *labels, "finetuned", family.group))
 
 
-def _supervised_model(entry: "Supervised", config: "StudyConfig") -> StudyModel:
+def _supervised_model(entry: "Supervised", config: "StudyConfig", pretraining: str) -> StudyModel:
     name = entry.model or f"{entry.train} supervised"
     source = config.resolve_model_id(entry.model or entry.train or "")
     origin = "loaded" if entry.model else "trained"
-    return StudyModel(name, source, origin, entry.backbone, "ImageNet", "supervised")
+    pretraining = entry.pretraining or pretraining
+    return StudyModel(name, source, origin, entry.backbone, pretraining, "supervised")
+
+
+def _single_model(entry: "SingleModel", config: "StudyConfig") -> StudyModel:
+    labels = entry.backbone, entry.pretraining, entry.role, entry.group
+    return StudyModel(entry.model, config.resolve_model_id(entry.model), "loaded", *labels)
 
 
 def _untrained_controls(config: "StudyConfig") -> list[StudyModel]:
     named = {entry.backbone for entry in config.controls if entry.kind == "untrained"}
-    sources: dict[str, str] = {}  # the first zero-shot model of each backbone
-    for family in config.families:
-        sources.setdefault(family.backbone, family.zero_shot)
+    models = [(family.backbone, family.zero_shot) for family in config.families]
+    models += [(entry.backbone, entry.model) for entry in config.supervised if entry.model]
+    models += [(entry.backbone, entry.model) for entry in config.singles]
+    sources: dict[str, str] = {}  # the first of each backbone that is not trained here
+    for backbone, name in models:
+        sources.setdefault(backbone, name)
     model = partial(StudyModel, pretraining="none", role="other", group="untrained")
     return [
         model(f"{name} untrained", config.resolve_model_id(name), "untrained", backbone)
@@ -97,7 +147,7 @@ def _untrained_controls(config: "StudyConfig") -> list[StudyModel]:
 
 
 def _control_model(control: "Control", config: "StudyConfig") -> StudyModel:
-    name, origin = f"{control.kind} (vacant)", "vacant"
+    name, origin = f"{control.kind} (no model)", "vacant"
     if control.model:
         name, origin = control.model, "loaded"
         if control.finetune:

@@ -20,6 +20,7 @@ from .._progress import ProgressCallback, no_progress
 from ..data.image_set import ImageSet
 from ..data.loader import LoadedBatch, load_batches
 from ..models.classifier import Classifier
+from ..models.own_code import OwnCode
 from ..models.serialization import load_classifier, read_tensors, save_classifier, write_tensors
 from .distributed import Trainer, make_accelerator
 from .image_stream import AugmentedStream, TrainData, crop_transform
@@ -39,8 +40,8 @@ RUN_FILE = "run.json"
 class ComputeConfig:
     """Configuration of the computation of a training run."""
 
-    # Trained weights depend, but for rounding, on the precision alone; with BatchNorm or
-    # dropout, also on the micro-batch and the number of processes.
+    # Of these fields, only the precision changes the trained weights beyond rounding; with
+    # BatchNorm or dropout, so do the micro-batch and the number of processes.
     device: str = "cpu"  # under torchrun with "cuda", each process takes its local rank's GPU
     micro_batch: int = 64  # images that a process computes at a time; gradients accumulate
     workers: int | None = None  # processes that decode; None chooses 0 on the CPU, else up to 8
@@ -64,7 +65,7 @@ def train_on_images(
     compute_config: ComputeConfig | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Classifier:
-    """Return a copy of a classifier trained, encoder and head, on images on disk."""
+    """Train a copy of a classifier, encoder and head, on images on disk, and return it."""
     # `out` is the run's own folder, for model.safetensors, log.jsonl, tensorboard, run.json (all
     # that determines the run) and, until the run is finished, checkpoint.safetensors. An
     # interrupted run continues from its last checkpoint, to the same bits on a CPU; the model of a
@@ -77,29 +78,37 @@ def train_on_images(
     recipe.steps(len(train_data.train))
     identity = _run_identity(start, train_data, recipe, compute_config)
     _check_folder(out, identity)
-    if (trained := _read_model(out)) is None:
+    if (trained := _read_model(out, start)) is None:
         with _lock_run(out):
-            if (trained := _read_model(out)) is None:  # nor did another process just finish it
+            if (
+                trained := _read_model(out, start)
+            ) is None:  # nor did another process just finish it
                 device, precision = compute_config.device, compute_config.precision
                 with make_accelerator(device, precision) as accelerator:
                     run = _TrainingRun(
                         start, train_data, recipe, out, compute_config, identity, accelerator
                     )
                     run.train(progress if accelerator.is_main_process else no_progress)
-                trained = load_classifier(out / MODEL_FILE)
+                trained = load_classifier(out / MODEL_FILE, codes=_codes(start))
     return replace(trained, name=start.name, role=start.role)
 
 
-def _read_model(out: Path) -> Classifier | None:
+def _read_model(out: Path, start: Classifier) -> Classifier | None:
     """Return the model of a finished run; None, with a warning, if its file is damaged."""
     path = out / MODEL_FILE
     if not path.is_file():
         return None
     try:
-        return load_classifier(path)
+        return load_classifier(path, codes=_codes(start))
     except DamagedFileError as error:
         warnings.warn(f"{error} The model is trained again.", stacklevel=3)
         return None
+
+
+def _codes(start: Classifier) -> tuple[OwnCode, ...]:
+    """Return the own code that built a classifier, which may build the trained one."""
+    spec = start.encoder_spec
+    return (spec.code,) if spec and spec.code else ()
 
 
 def _lock_run(out: Path) -> AbstractContextManager[None]:
@@ -163,7 +172,7 @@ class _TrainingRun:
                 yield step + 1, {**asdict(metrics), "learning_rate": lr}
 
     def _micro_batches(self, step: int) -> list[range]:
-        """Return the turns of the stream that this process takes, by micro-batch."""
+        """Return the positions in the image stream that this process computes, one range each."""
         batch_size, processes = self.recipe.batch_size, self.accelerator.num_processes
         if batch_size % processes:
             raise ValueError(
@@ -279,8 +288,9 @@ def _check_trainable(start: Classifier, train_data: TrainData) -> None:
             )
         if images.classes != start.classes:
             raise ValueError(
-                f"The {len(images.classes)} classes of {images.name} are not the "
-                f"{len(start.classes)} of {start.name}'s head: read the images for it."
+                f"The {len(images.classes)} classes of {images.name} do not match the "
+                f"{len(start.classes)} classes of {start.name}'s head: pass "
+                "classes=classifier.classes when you read the images."
             )
     if start.encoder_spec is None:
         raise ValueError(
@@ -293,7 +303,7 @@ def _check_trainable(start: Classifier, train_data: TrainData) -> None:
 def _run_identity(
     start: Classifier, train_data: TrainData, recipe: EpochRecipe, compute_config: ComputeConfig
 ) -> dict[str, Any]:
-    """Return all that the trained weights depend on but for rounding, as JSON values."""
+    """Return everything that determines the trained weights, up to rounding, as JSON values."""
     head, images = start.head, train_data.train
     bias = torch.empty(0) if head.bias is None else head.bias
     tensors = (head.weight, bias, torch.from_numpy(np.asarray(images.labels)))
@@ -325,7 +335,7 @@ def _is_batch_dependent(classifier: Classifier) -> bool:
 def run_key(
     start: Classifier, train_data: TrainData, recipe: EpochRecipe, compute_config: ComputeConfig
 ) -> str:
-    """Return the SHA-256 of all that the trained weights depend on but for rounding."""
+    """Return the SHA-256 of everything that determines the trained weights, up to rounding."""
     identity = _run_identity(start, train_data, recipe, compute_config)
     return sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -336,7 +346,10 @@ def _check_folder(out: Path, identity: dict[str, Any]) -> None:
     if not existing:
         return
     if existing[0] != RUN_FILE:
-        raise ValueError(f"{out} holds a {existing[0]} of no known run: use another folder.")
+        raise ValueError(
+            f"{out} holds {existing[0]} but no {RUN_FILE}, so its run is unknown: use another "
+            "folder."
+        )
     try:
         before = read_json(out / RUN_FILE)
         changed = [key for key, value in identity.items() if before.get(key) != value]
@@ -344,7 +357,7 @@ def _check_folder(out: Path, identity: dict[str, Any]) -> None:
         changed = [f"{RUN_FILE}, which cannot be read"]
     if changed:
         raise ValueError(
-            f"{out} holds another training run, of other {', '.join(changed)}: give "
+            f"{out} holds another training run, which differs in: {', '.join(changed)}. Use "
             "another folder, or empty this one."
         )
 

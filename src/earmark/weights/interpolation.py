@@ -17,6 +17,7 @@ from .state_dicts import (
     as_tensors,
     check_mergeable,
     classifier_state,
+    coarsest_precision,
     describe_mismatch,
     shapes_and_dtypes,
     with_state,
@@ -68,6 +69,7 @@ def interpolate_classifiers(
         classifier_0,
         _interpolate_states(first, second, alpha),
         has_bias=any(end.head.bias is not None for end in contributing),
+        precision=coarsest_precision(contributing),
         role="interpolated",
         name=f"{classifier_0.name} to {classifier_1.name} at {alpha:g}",
     )

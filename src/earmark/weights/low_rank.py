@@ -45,7 +45,8 @@ def truncate_head(
     else:
         indices = torch.tensor(ranking[:rank], dtype=torch.int64)
         weight = ((left[:, indices] * sigma[indices]) @ right[indices]).to(head.weight)
-    return replace(classifier, head=replace(head, weight=weight))
+    precision = head.storage_precision  # the pruned weight is float32
+    return replace(classifier, head=replace(head, weight=weight, precision=precision))
 
 
 def n_kept(keep_fraction: Any, rank: int) -> int:

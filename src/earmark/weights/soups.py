@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._inputs import PRECISIONS
 from ..models.classifier import Classifier
 from .state_dicts import (
     as_tensors,
     check_mergeable,
     classifier_state,
+    coarsest_precision,
     describe_mismatch,
     shapes_and_dtypes,
     with_state,
@@ -176,11 +178,13 @@ class _RunningSoup:
     mean: _RunningMean
     names: tuple[str, ...]
     has_bias: bool
+    precision: torch.dtype
 
     @classmethod
     def from_classifier(cls, first: Classifier) -> _RunningSoup:
         mean = _RunningMean.from_state(classifier_state(first, first.classes))
-        return cls(first, mean, (first.name,), first.head.bias is not None)
+        has_bias, precision = first.head.bias is not None, coarsest_precision([first])
+        return cls(first, mean, (first.name,), has_bias, precision)
 
     def add(self, classifier: Classifier) -> _RunningSoup:
         check_mergeable(self.first, classifier)
@@ -189,9 +193,17 @@ class _RunningSoup:
             self.mean.add(classifier_state(classifier, self.first.classes)),
             (*self.names, classifier.name),
             self.has_bias or classifier.head.bias is not None,
+            min(self.precision, coarsest_precision([classifier]), key=PRECISIONS.index),
         )
 
     def build(self) -> Classifier:
         name = f"soup of {', '.join(self.names)}"
         state = self.mean.compute()
-        return with_state(self.first, state, has_bias=self.has_bias, role="soup", name=name)
+        return with_state(
+            self.first,
+            state,
+            has_bias=self.has_bias,
+            role="soup",
+            name=name,
+            precision=self.precision,
+        )

@@ -1,6 +1,6 @@
 """State dicts of classifiers, and checks that two can be averaged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._inputs import PRECISIONS
 from ..models.classifier import Classifier, Head, Role
 
 _ENCODER_PREFIX = "encoder."
@@ -138,8 +139,20 @@ def _head_mismatch(first: Classifier, second: Classifier) -> str:
     return ""
 
 
+def coarsest_precision(classifiers: Iterable[Classifier]) -> torch.dtype:
+    """Return the coarsest type that a head of some classifiers was stored in."""
+    stored = (classifier.head.storage_precision for classifier in classifiers)
+    return min(stored, key=PRECISIONS.index)
+
+
 def with_state(
-    classifier: Classifier, state: Mapping[str, Tensor], *, has_bias: bool, role: Role, name: str
+    classifier: Classifier,
+    state: Mapping[str, Tensor],
+    *,
+    has_bias: bool,
+    role: Role,
+    name: str,
+    precision: torch.dtype | None = None,
 ) -> Classifier:
     """Return a copy of a classifier, without a text tower, with the weights of a state."""
     encoder = deepcopy(classifier.encoder).eval()
@@ -149,5 +162,5 @@ def with_state(
         if key.startswith(_ENCODER_PREFIX)
     })
     bias = state["head.bias"] if has_bias else None
-    head = Head(state["head.weight"], bias, classifier.head.normalizes)
+    head = Head(state["head.weight"], bias, classifier.head.normalizes, precision)
     return replace(classifier, name=name, role=role, encoder=encoder, head=head, text_tower=None)

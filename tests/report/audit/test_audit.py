@@ -117,7 +117,7 @@ def test_in_the_paper_accuracy_predicts_better_than_the_signatures(paper: Audit)
     errors = paper.errors["zero-shot", "data"]
 
     assert [
-        errors[name].families for name in (MEAN_PREDICTOR, PRIMARY_PREDICTORS, ALL_PREDICTORS)
+        errors[name].groups for name in (MEAN_PREDICTOR, PRIMARY_PREDICTORS, ALL_PREDICTORS)
     ] == [6, 6, 6]
     error = {name: one.error or np.nan for name, one in errors.items()}
     assert (
@@ -126,7 +126,7 @@ def test_in_the_paper_accuracy_predicts_better_than_the_signatures(paper: Audit)
         < error[PRIMARY_PREDICTORS]
         < error[MEAN_PREDICTOR]
     )
-    assert paper.errors["supervised", "data"][MEAN_PREDICTOR].note == "fewer than 3 families (1)"
+    assert paper.errors["supervised", "data"][MEAN_PREDICTOR].note == "fewer than 3 groups (1)"
 
 
 ROLES = ("zero-shot", "finetuned", "supervised")
@@ -203,7 +203,7 @@ def test_a_mark_of_the_other_way_is_not_supported_unless_nothing_is_claimed():
 
     held = line(kurtosis, "activation_kurtosis", "zero-shot")
     assert held.verdict == "not supported"
-    assert held.reasons[0] == "its sign is the opposite"
+    assert held.reasons[0] == "its sign is opposite to the expected one, significantly"
     held = line(order, "spearman_sigma_importance", "zero-shot")
     assert held.verdict == "supported"
 

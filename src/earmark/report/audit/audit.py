@@ -6,7 +6,15 @@ from math import log
 from typing import Any
 
 from ..._tabular import Tabular
-from ...quantities import AuditSpec, Quantity, Reduction, Variant, all_quantities
+from ...quantities import (
+    PAPER_COUNT,
+    SINGULAR_COUNT,
+    AuditSpec,
+    Quantity,
+    Reduction,
+    Variant,
+    all_quantities,
+)
 from ...records import Record
 from ...statistics.leave_group_out import GroupCVResult, leave_group_out_rmse
 from ...statistics.rank_correlation import (
@@ -16,13 +24,13 @@ from ...statistics.rank_correlation import (
     rank_correlations,
 )
 from ..paper_values import paper_value, read_facts
-from ..results_grid import COMPARED_ROLES, PAPER_COUNT, PAPER_THRESHOLD, ResultsGrid
+from ..results_grid import COMPARED_ROLES, ResultsGrid
 from ..verdicts import AuditVerdict, holm, judge_signature
 
 POOLED = "pooled"
 """Stands in a role's place for the models of all roles together."""
 
-# What left-out models share: data gives few families, the other leaves siblings in the fit.
+# What left-out models share: data gives few groups, the other leaves siblings in the fit.
 LEFT_OUT_GROUPS = {"data": "pretraining data", "family": "backbone and data"}
 
 MEAN_PREDICTOR = "the mean"
@@ -215,14 +223,13 @@ def paper_records() -> list[Record]:
     ]
 
 
-_COUNT = PAPER_COUNT | {"threshold": PAPER_THRESHOLD}
-_PAPER_TABLES: Mapping[int, tuple[str, dict[str, object]]] = {
+_PAPER_TABLES: Mapping[int, tuple[str, Mapping[str, object]]] = {
     1: ("effective_robustness", {"dataset": "shifts", "baseline": "paper"}),
     2: ("activation_kurtosis", {"dataset": "imagenet"}),
-    3: ("unique_concepts", {**_COUNT, "basis": "singular"}),
+    3: ("unique_concepts", SINGULAR_COUNT),
     4: ("accuracy", {"dataset": "imagenet"}),
-    6: ("polysemanticity", {**_COUNT, "basis": "singular"}),
-    7: ("unique_concepts", {**_COUNT, "basis": "neuron"}),
+    6: ("polysemanticity", SINGULAR_COUNT),
+    7: ("unique_concepts", {**PAPER_COUNT, "basis": "neuron"}),
 }
 
 
@@ -232,7 +239,8 @@ def audit(grid: ResultsGrid, *, paper: bool = False) -> Audit:
     if not models:
         raise ValueError(
             "No zero-shot, finetuned or supervised model has both an accuracy and an "
-            "effective robustness: measure the shifts first."
+            "effective robustness: measure the shifts first. Off ImageNet, that needs a baseline: "
+            "[baseline] in the study's TOML, or --baseline FILE of a scan."
         )
     by_role = {role: [m for m in models if m.role == role] for role in COMPARED_ROLES}
     groups = {role: members for role, members in by_role.items() if members}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ...data.registry import dataset_title
 from ...statistics.leave_group_out import MEAN_PREDICTION_NOTE, GroupCVResult
 from ...statistics.rank_correlation import (
     MIN_MODELS_CI,
@@ -40,14 +41,17 @@ _ERROR_CAPTION = (
     "pretraining data, or of the same backbone and data, are left out together and "
     "predicted from all others by ordinary least squares; the logarithm is used of: "
     "{logs}. Gain: reduction of the error from the mean's, with a 95 % interval (bootstrap "
-    "over families, the predictions as they are). “The signatures” are those of these that "
+    "over groups, the predictions as they are). “The signatures” are those of these that "
     "all of the models have: {primary}."
 )
 
 
 def audit_tables(audit: Audit) -> list[Table]:
     """Return the table of correlations and that of errors of prediction."""
-    return [_correlation_table(audit), _error_table(audit)]
+    title = dataset_title(audit.id_dataset)
+    return [
+        table.rename_images(title) for table in (_correlation_table(audit), _error_table(audit))
+    ]
 
 
 def format_p_value(p: float) -> str:
@@ -71,8 +75,6 @@ def _correlation_table(audit: Audit) -> Table:
     caption = _CORRELATION_CAPTION
     if audit.baseline_name:
         caption += f" Effective robustness is above the baseline {audit.baseline_name}."
-    if audit.id_dataset:
-        caption += f" “ImageNet” stands for {audit.id_dataset}."
     return Table(
         "A1",
         "Signatures and effective robustness",
@@ -142,7 +144,7 @@ def _error_table(audit: Audit) -> Table:
         ("Predicted from",),
         [
             f"{AUDIT_ROLE_TITLES[role]}, by {LEFT_OUT_GROUPS[group]} "
-            f"({errors[MEAN_PREDICTOR].families})"
+            f"({errors[MEAN_PREDICTOR].groups})"
             for (role, group), errors in columns.items()
         ],
         [

@@ -5,9 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..._io import atomic_write
+from ...data.registry import dataset_title
 from ...statistics.leave_group_out import GroupCVResult
 from ...statistics.rank_correlation import MIN_MODELS_CI, MIN_MODELS_PARTIAL_CI, Correlation
-from ..formatting import format_estimate, format_fixed, format_points
+from ..formatting import format_estimate, format_fixed, format_points, rename_images
 from ..tables.latex import to_latex
 from ..verdicts import AUDIT_RULE, GIVEN_PREFIX, min_detectable_correlation
 from .audit import (
@@ -111,7 +112,12 @@ def audit_sentences(audit: Audit) -> dict[str, list[str]]:
         ],
         "How to read this": _cautions(audit),
     }
-    return {heading: texts for heading, texts in sections.items() if texts}
+    title = dataset_title(audit.id_dataset)
+    return {
+        heading: [rename_images(text, title) for text in texts]
+        for heading, texts in sections.items()
+        if texts
+    }
 
 
 def _describe_signature(audit: Audit, signature: Signature) -> str:
@@ -205,7 +211,7 @@ def _magnitude(correlation: Correlation | None) -> float:
 def _describe_errors(audit: Audit, role: str) -> str:
     errors = {group: audit.errors.get((role, group), {}) for group in LEFT_OUT_GROUPS}
     listed = "; ".join(
-        f"by {LEFT_OUT_GROUPS[group]} ({results[MEAN_PREDICTOR].families} families) {text}"
+        f"by {LEFT_OUT_GROUPS[group]} ({results[MEAN_PREDICTOR].groups} groups) {text}"
         for group, results in errors.items()
         if (text := _list_errors(results))
     )
@@ -243,9 +249,8 @@ def _cautions(audit: Audit) -> list[str]:
         *([_PAPER_NOTE] if audit.paper else []),
         AUDIT_RULE,
         *(
-            f"With {n} models a single test at 5 % misses a correlation of "
-            f"{format_fixed(min_detectable_correlation(n))} one time in five, and weaker "
-            "ones more often."
+            f"With {n} models, a single test at 5 % has 80 % power for a correlation of "
+            f"{format_fixed(min_detectable_correlation(n))}, and less for weaker ones."
             for n in sorted({*counts.values()})
             if n >= MIN_MODELS_PARTIAL_CI
         ),

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..formatting import rename_images
 from ..results_grid import ResultsGrid
 from ..verdicts import Verdict, agree
 from . import rules
@@ -130,13 +131,13 @@ CLAIMS = (
     Claim(
         "texture",
         "Take-away 4: zero-shot models' privileged directions encode textures",
-        "The most privileged direction of a zero-shot model encodes generic textures, "
+        "A zero-shot model's direction of largest importance encodes generic textures, "
         "such as meshed, flecked and perforated; in finetuned models, concrete things take "
         "their place, such as a tennis court.",
         "A concept is a texture if its name is one of Broden's 47 textures. Reproduced if "
         "two or more of the zero-shot model's three best concepts are, and fewer of the "
         "finetuned model's; otherwise not reproduced.",
-        "the best concepts of the most privileged direction of a zero-shot and a finetuned model",
+        "the best concepts of a zero-shot and a finetuned model's directions of largest importance",
         rules.texture,
     ),
     Claim(
@@ -187,4 +188,8 @@ def _judge_claim(grid: ResultsGrid, claim: Claim) -> Finding:
         ]
         controls = {label: f"{label}. {text}" for label, text in controls.items()}
     texts = texts or [f"It cannot be judged here: that needs {claim.needs}."]
-    return Finding(claim, agree(verdicts), texts, list(controls.values()))
+    title = grid.id_title if grid.id_dataset else ""
+    observations, notes = (
+        [rename_images(text, title) for text in of_claim] for of_claim in (texts, controls.values())
+    )
+    return Finding(claim, agree(verdicts), observations, notes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, TypeVar
 
-from ...quantities import MIN_POSITIVES
+from ...quantities import AP_THRESHOLD, MIN_POSITIVES, PAPER_COUNT, SINGULAR_COUNT
 from ...records import Record
 from ...statistics.rank_correlation import spearman
 from .. import verdicts
@@ -24,8 +24,6 @@ from ..formatting import (
 )
 from ..results_grid import (
     COMPARED_ROLES,
-    PAPER_COUNT,
-    PAPER_THRESHOLD,
     PRIVILEGED_RATIO,
     SECOND_THRESHOLD,
     FamilyRow,
@@ -54,8 +52,7 @@ TEXTURES = frozenset({
 
 _format_whole = partial(format_fixed, digits=0)
 _KURTOSIS = {"dataset": "imagenet", "variant": ""}
-_SINGULAR = PAPER_COUNT | {"basis": "singular", "threshold": PAPER_THRESHOLD}
-_RANDOM = _SINGULAR | {"basis": "random", "seed": 0}
+_RANDOM = {**SINGULAR_COUNT, "basis": "random", "seed": 0}
 _CONTROLS = {
     ("null", None): "Expected under the permutation null: {}.",
     ("fdr", None): "After false-discovery control: {}.",
@@ -141,7 +138,7 @@ def accuracy(evidence: FamilyEvidence) -> Judgement | None:
     records = evidence.by_role("accuracy", variant="", dataset="imagenet")
     if not {"zero-shot", "finetuned"} <= records.keys():
         return None
-    is_higher = verdicts.is_greater(records["finetuned"], records["zero-shot"])
+    is_higher = verdicts.judge_greater(records["finetuned"], records["zero-shot"])
     listed = _list_by_role(records, format_percent)
     return Judgement(f"Accuracy on ImageNet: {listed}.", {"finetuned above zero-shot": is_higher})
 
@@ -158,8 +155,8 @@ def robustness(evidence: FamilyEvidence) -> Judgement | None:
     return Judgement(
         f"Points above the baseline “{evidence.baseline}”: {listed}.{note}",
         {
-            "zero-shot above finetuned": verdicts.is_greater(zero_shot, finetuned),
-            "finetuned above supervised": verdicts.is_greater(finetuned, supervised),
+            "zero-shot above finetuned": verdicts.judge_greater(zero_shot, finetuned),
+            "finetuned above supervised": verdicts.judge_greater(finetuned, supervised),
         },
     )
 
@@ -173,9 +170,9 @@ def kurtosis(evidence: FamilyEvidence) -> Judgement | None:
     return Judgement(
         f"Kurtosis: {_list_by_role(records, format_fixed)}.",
         {
-            "zero-shot has outlier features": verdicts.is_at_least(zero_shot, OUTLIER_KURTOSIS),
-            "finetuned has none": verdicts.is_below(finetuned, OUTLIER_KURTOSIS),
-            "supervised has none": verdicts.is_below(supervised, OUTLIER_KURTOSIS),
+            "zero-shot has outlier features": verdicts.judge_at_least(zero_shot, OUTLIER_KURTOSIS),
+            "finetuned has none": verdicts.judge_below(finetuned, OUTLIER_KURTOSIS),
+            "supervised has none": verdicts.judge_below(supervised, OUTLIER_KURTOSIS),
         },
         _untrained_control(evidence, "activation_kurtosis", _KURTOSIS),
     )
@@ -199,14 +196,14 @@ def directions(evidence: FamilyEvidence) -> Judgement | None:
         or verdicts.point_estimate(top.ratio)
         for role, top in tops.items()
     }
-    weaker = verdicts.is_greater(zero_shot.importance_record, finetuned.importance_record)
-    has_one = verdicts.is_at_least(ratios["zero-shot"], PRIVILEGED_RATIO)
+    weaker = verdicts.judge_greater(zero_shot.importance_record, finetuned.importance_record)
+    has_one = verdicts.judge_at_least(ratios["zero-shot"], PRIVILEGED_RATIO)
     return Judgement(
         f"The largest importance, in multiples of the mean (and itself): {_ratios(tops)}.",
         {
             "zero-shot has a privileged one": has_one,
             "finetuning lowers its importance": weaker,
-            "supervised has none": verdicts.is_below(ratios["supervised"], PRIVILEGED_RATIO),
+            "supervised has none": verdicts.judge_below(ratios["supervised"], PRIVILEGED_RATIO),
         },
         _direction_controls(evidence, zero_shot),
     )
@@ -253,7 +250,9 @@ def order(evidence: FamilyEvidence) -> Judgement | None:
     if not rho:
         return None
     numbers = f"Spearman's correlation is {format_estimate(rho, format_correlation)}"
-    return Judgement(f"{numbers} for zero-shot.", {"0.9 or more": verdicts.is_at_least(rho, 0.9)})
+    return Judgement(
+        f"{numbers} for zero-shot.", {"0.9 or more": verdicts.judge_at_least(rho, 0.9)}
+    )
 
 
 def pruning(evidence: FamilyEvidence) -> Judgement | None:
@@ -287,7 +286,7 @@ def _pruning_pair(
 
 def _judge_loss(before: Record, after: Record) -> Verdict:
     is_negligible = before.value - after.value <= NEGLIGIBLE_LOSS
-    is_loss = verdicts.is_greater(before, after) == "reproduced"
+    is_loss = verdicts.judge_greater(before, after) == "reproduced"
     return verdicts.choose_verdict(yes=is_negligible, no=is_loss)
 
 
@@ -325,15 +324,15 @@ def _pruning_control(evidence: FamilyEvidence, *, is_free: bool) -> str:
 
 def unique_concepts_rule(basis: str, other_roles: Sequence[str]) -> Rule:
     """Return the rule that zero-shot encodes more concepts than other roles."""
-    fields = PAPER_COUNT | {"basis": basis}
+    fields = {**PAPER_COUNT, "basis": basis}
 
     def judge(evidence: FamilyEvidence) -> Judgement | None:
-        counts = evidence.by_role("unique_concepts", threshold=PAPER_THRESHOLD, **fields)
-        second = evidence.by_role("unique_concepts", threshold=SECOND_THRESHOLD, **fields)
+        counts = evidence.by_role("unique_concepts", **fields)
+        second = evidence.by_role("unique_concepts", **{**fields, "threshold": SECOND_THRESHOLD})
         sets = evidence.concepts(basis)
         if not {"zero-shot", *other_roles} <= counts.keys() & sets.keys():
             return None
-        numbers = f"At AP {PAPER_THRESHOLD:g}: {_list_by_role(counts, _format_whole)}."
+        numbers = f"At AP {AP_THRESHOLD:g}: {_list_by_role(counts, _format_whole)}."
         if second:
             numbers += f" At AP {SECOND_THRESHOLD:g}: {_list_by_role(second, _format_whole)}."
         parts = dict(_compare_counts(sets, role) for role in other_roles)
@@ -375,7 +374,7 @@ def _count_controls(
     texts: list[str] = []
     for (control, fewest), sentence in _CONTROLS.items():
         fields = {"basis": basis, "control": control, "min_positives": fewest}
-        records = evidence.by_role(quantity, **_SINGULAR | fields)
+        records = evidence.by_role(quantity, **{**SINGULAR_COUNT, **fields})
         if records and (not fewest or evidence.grid.has_rare_concepts()):
             texts.append(sentence.format(_list_by_role(records, show)))
     return texts
@@ -396,7 +395,7 @@ def overlap(evidence: FamilyEvidence) -> Judgement | None:
     kept = len(sets["zero-shot"] & sets["finetuned"])
     lost = len(sets["finetuned"]) - kept
     return Judgement(
-        f"Of {total} concepts that any of the three encodes at AP {PAPER_THRESHOLD:g}, {shared} "
+        f"Of {total} concepts that any of the three encodes at AP {AP_THRESHOLD:g}, {shared} "
         f"are common to all. Of finetuned's {kept + lost}, zero-shot encodes {kept}. Alone: "
         f"zero-shot {zero_shot}, finetuned {finetuned}, supervised {supervised}.",
         {
@@ -433,17 +432,17 @@ def texture(evidence: FamilyEvidence) -> Judgement | None:
 def polysemanticity(evidence: FamilyEvidence) -> Judgement | None:
     """Judge that a direction of zero-shot encodes several concepts."""
     name = "polysemanticity"
-    records = evidence.by_role(name, **_SINGULAR)
+    records = evidence.by_role(name, **SINGULAR_COUNT)
     if "zero-shot" not in records:
         return None
     low, high = interval_ends(records["zero-shot"])
-    texts = [_untrained_control(evidence, name, _SINGULAR)]
+    texts = [_untrained_control(evidence, name, SINGULAR_COUNT)]
     if random := evidence.first("zero-shot", name, **_RANDOM):
         texts.append(f"Along random directions zero-shot has {format_fixed(random.value)}.")
     texts += _count_controls(evidence, name, "singular", format_fixed)
     listed = _list_by_role(records, format_fixed)
     return Judgement(
-        f"Concepts for each direction at AP {PAPER_THRESHOLD:g}: {listed}.",
+        f"Concepts for each direction at AP {AP_THRESHOLD:g}: {listed}.",
         {"zero-shot has 2 or more": verdicts.choose_verdict(yes=low >= 2, no=high < 1)},
         " ".join(filter(None, texts)),
     )
@@ -456,7 +455,7 @@ def interpolation(evidence: FamilyEvidence) -> Judgement | None:
     texts: list[str] = []
     for name, quantity, fields in (
         ("kurtosis", "activation_kurtosis", _KURTOSIS),
-        ("the number of concepts", "unique_concepts", _SINGULAR),
+        ("the number of concepts", "unique_concepts", SINGULAR_COUNT),
     ):
         signature = _values_by_alpha(evidence, quantity, fields)
         alphas = sorted(robust.keys() & signature.keys())

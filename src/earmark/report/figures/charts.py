@@ -13,7 +13,7 @@ from scipy.special import logit
 
 from ..._io import atomic_write
 from ...records import Record
-from ..formatting import MINUS, interval_ends
+from ..formatting import MINUS, interval_ends, rename_images
 from ..results_grid import ROLE_TITLES, FamilyRow, ResultsGrid
 from .pdf import svg_to_pdf
 from .theme import IMAGE_COLORS, LIGHT, ROLE_COLORS, ROLE_MARKERS
@@ -29,8 +29,6 @@ TICK_PROBABILITIES = (
 )
 
 
-# Images, not a part of a model's name or of the name of pretraining data.
-_IMAGENET = re.compile(r"(?<=\b[Oo]n )ImageNet\b(?!-)|^ImageNet$|(?<=')ImageNet(?=')")
 _NO_FIELD_NAME = re.compile(r"[][.\\'\":{}]")  # what Vega reads as a path or ends a text with
 
 
@@ -86,13 +84,13 @@ class Figure:
         return vl_convert.vegalite_to_svg({**self.spec, **size}, config=dict(LIGHT))
 
 
-def rename_images(figure: Figure, title: str) -> Figure:
+def rename_figure_images(figure: Figure, title: str) -> Figure:
     """Return a figure whose in-distribution images have another title than ImageNet."""
     name = _NO_FIELD_NAME.sub(" ", title)
 
     def rename(value: Any) -> Any:
         if isinstance(value, str):
-            return _IMAGENET.sub(name, value)
+            return rename_images(value, name)
         if isinstance(value, dict):
             entries = cast("dict[str, Any]", value).items()
             return {rename(key): rename(entry) for key, entry in entries}

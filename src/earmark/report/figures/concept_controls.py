@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import altair as alt
 
+from ...quantities import AP_THRESHOLD
 from ..formatting import format_count, format_estimate, interval_ends
-from ..results_grid import PAPER_THRESHOLD, FamilyRow, ResultsGrid
+from ..results_grid import FamilyRow, ResultsGrid
 from ..tables.paper_tables import control_label, select_controls
 from . import charts
 from .charts import Chart, Figure, Point
@@ -23,7 +24,7 @@ def concept_controls_figure(grid: ResultsGrid) -> Figure | None:
     return Figure(
         "4c",
         "Controls of the unique concepts",
-        f"Counts at AP {PAPER_THRESHOLD:g} along singular directions, as in Table 3b, with "
+        f"Counts at AP {AP_THRESHOLD:g} along singular directions, as in Table 3b, with "
         "95 % intervals where there are any. A model that encodes more concepts than "
         "another should do so in every line, not in the first alone.",
         charts.panels(plots, columns=(2, 1)),

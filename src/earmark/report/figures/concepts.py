@@ -6,15 +6,9 @@ from itertools import product
 
 import altair as alt
 
+from ...quantities import AP_THRESHOLD
 from ...signatures.concepts import venn_regions
-from ..results_grid import (
-    COMPARED_ROLES,
-    PAPER_THRESHOLD,
-    ROLE_TITLES,
-    SECOND_THRESHOLD,
-    FamilyRow,
-    ResultsGrid,
-)
+from ..results_grid import COMPARED_ROLES, ROLE_TITLES, SECOND_THRESHOLD, FamilyRow, ResultsGrid
 from . import charts
 from .charts import Chart, Figure, Point
 
@@ -27,7 +21,7 @@ def venn_bars(grid: ResultsGrid) -> Figure | None:
     """Return Figure 4: a bar for each region of the paper's Venn diagrams."""
     by_panel = [
         (bars, charts.panel_title(grid, row, f"Encoded at AP {threshold:g} or more"))
-        for row, threshold in product(grid.rows, (PAPER_THRESHOLD, SECOND_THRESHOLD))
+        for row, threshold in product(grid.rows, (AP_THRESHOLD, SECOND_THRESHOLD))
         if (bars := _bars(grid, row, threshold))
     ]
     if not by_panel:
@@ -145,6 +139,6 @@ def _threshold_panel(
     base = charts.chart(points).encode(x=x, y=y, color=charts.role_color(grid), detail="Model:N")
     tooltips = charts.tooltip("Model", "Threshold", "Concepts")
     line = base.mark_line(strokeWidth=2).encode(tooltip=tooltips)
-    paper = charts.chart([{"Threshold": t} for t in (SECOND_THRESHOLD, PAPER_THRESHOLD)])
+    paper = charts.chart([{"Threshold": t} for t in (SECOND_THRESHOLD, AP_THRESHOLD)])
     rule = paper.mark_rule(style="quiet", strokeDash=[5, 4]).encode(x=x)
     return alt.layer(rule, line).properties(width=360, height=230, title=title)

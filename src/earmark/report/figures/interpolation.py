@@ -6,9 +6,9 @@ from typing import Any
 
 import altair as alt
 
-from ...quantities import QUANTITIES, Quantity
+from ...quantities import AP_THRESHOLD, QUANTITIES, SINGULAR_COUNT, Quantity
 from ..formatting import format_estimate, quantity_formatter
-from ..results_grid import PAPER_COUNT, PAPER_THRESHOLD, SECOND_THRESHOLD, FamilyRow, ResultsGrid
+from ..results_grid import SECOND_THRESHOLD, FamilyRow, ResultsGrid
 from . import charts
 from .charts import Chart, Figure, Point
 from .theme import IMAGE_COLORS
@@ -21,7 +21,7 @@ _CAPTIONS = {
     "activation_kurtosis": "On ImageNet, and the mean over its shifts. Bands: 95 % "
     "intervals. A Gaussian has 3.",
     "unique_concepts": "Concepts that at least one singular direction encodes. Solid: AP "
-    f"{PAPER_THRESHOLD:g} or more, as in the paper; dashed: AP {SECOND_THRESHOLD:g}.",
+    f"{AP_THRESHOLD:g} or more, as in the paper; dashed: AP {SECOND_THRESHOLD:g}.",
 }
 _ALPHA_TITLE = "alpha (0: zero-shot, 1: finetuned)"
 _ALPHA_AXIS = alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], labelFlush=False)
@@ -56,9 +56,8 @@ def interpolation_figure(grid: ResultsGrid, quantity_name: str, *, number: str) 
 def _curves(grid: ResultsGrid, quantity: str) -> dict[str, dict[str, object]]:
     """Return the fields of the records of each curve, by its name."""
     if quantity == "unique_concepts":
-        count = {"basis": "singular", **PAPER_COUNT}
-        thresholds = (PAPER_THRESHOLD, SECOND_THRESHOLD)
-        return {f"AP {t:g}": {"threshold": t, **count} for t in thresholds}
+        thresholds = (AP_THRESHOLD, SECOND_THRESHOLD)
+        return {f"AP {t:g}": {**SINGULAR_COUNT, "threshold": t} for t in thresholds}
     if quantity == "effective_robustness":
         baseline = next(iter(grid.baselines()), None)
         return {"ER": {"baseline": baseline.name} if baseline else {}}

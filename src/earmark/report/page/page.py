@@ -5,11 +5,13 @@ import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..._io import atomic_write
-from ...records import Record
+from ..._text import replace_surrogates
+from ...records import Record, with_valid_text
 from ...statistics.rank_correlation import MIN_MODELS_CI
 from ..audit.audit import audit, collect_audited_models
 from ..audit.tables import audit_tables
@@ -19,6 +21,7 @@ from ..results_grid import ResultsGrid
 from ..tables.latex import to_latex
 from ..tables.table import Table
 from ..verdicts import RULE
+from .preprocessing import preprocessing_caution, preprocessing_sentences
 
 if TYPE_CHECKING:
     from ..exhibits import Built
@@ -44,14 +47,14 @@ def write_report(
     from ..exhibits import build_exhibits
 
     _check_finite(records)
-    grid = ResultsGrid.from_records(records)
+    grid = ResultsGrid.from_records(with_valid_text(records))
     text = _page_text(grid, title, missing)
     exhibits = build_exhibits(grid)
     contents: dict[str, bytes] = {}
     for exhibit in (*exhibits.values(), *text.audit_tables):
         contents |= _exhibit_files(exhibit)
     page = _render_page(grid, exhibits, samples or {}, text)
-    contents["report.html"] = page.encode()
+    contents["report.html"] = replace_surrogates(page).encode()
     for name, content in contents.items():
         with atomic_write(out / name) as tmp_path:
             tmp_path.write_bytes(content)
@@ -106,10 +109,17 @@ def _delete_older(out: Path, written: set[Path]) -> None:
             path.unlink()
 
 
+@cache
+def _bundle_script() -> str:
+    """Return the page's script with the libraries that it needs."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle((TEMPLATE_FOLDER / "page.js").read_text("utf-8"))
+
+
 def _render_page(
     grid: ResultsGrid, exhibits: "Mapping[str, Built]", samples: Mapping[str, bytes], text: PageText
 ) -> str:
-    import vl_convert
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from ..exhibits import EXHIBITS, page_sections
@@ -121,13 +131,14 @@ def _render_page(
         undefined=StrictUndefined,
         finalize=_nonbreaking,
     )
-    script = vl_convert.javascript_bundle((TEMPLATE_FOLDER / "page.js").read_text("utf-8"))
+    script = _bundle_script()
     by_claim = {finding.claim.key: finding for finding in findings(grid)}
     specs = {id_: figure.spec for id_, figure in exhibits.items() if not isinstance(figure, Table)}
     return templates.get_template("page.html").render(
         text=text,
         cautions=_cautions(grid),
         rule=RULE,
+        preprocessing=preprocessing_sentences(grid),
         sections=page_sections(grid, exhibits, by_claim),
         exhibits=exhibits,
         missed={exhibit.id for exhibit in EXHIBITS if exhibit.is_missed(grid)},
@@ -156,11 +167,13 @@ def _cautions(grid: ResultsGrid) -> list[str]:
     cautions: list[str] = []
     if grid.id_dataset:
         cautions.append(
-            "“ImageNet” stands on this page for the in-distribution images of this study, "
-            f"“{grid.id_dataset}”."
+            f"The in-distribution images are “{grid.id_title}”. The paper's claims and numbers are "
+            "of ImageNet."
         )
     if any(model.startswith("lab:") for model in models):
         cautions.append(_LAB_CAUTION)
+    if caution := preprocessing_caution(grid):
+        cautions.append(caution)
     number = f"{len(models)} model{'s' * (len(models) > 1)}"
     once = ", none trained more than once" * (len(grid.rows) == 1)
     cautions.append(

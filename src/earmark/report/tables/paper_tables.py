@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from functools import partial
 
 from ...data.registry import DATASETS, dataset_title
-from ...quantities import QUANTITIES, Variant
+from ...quantities import AP_THRESHOLD, PAPER_COUNT, QUANTITIES, Variant
 from ...records import Record
-from ..results_grid import PAPER_COUNT, PAPER_THRESHOLD, ResultsGrid
+from ..results_grid import ResultsGrid
 from .layout import LabelKey, RoleTable
 
 PAPER_BASELINE_NAME = "paper"
 PAPER_COUNT_LABEL = "As the paper counts"
 
-_AP_LABEL = f"AP {PAPER_THRESHOLD:g}"
+_AP_LABEL = f"AP {AP_THRESHOLD:g}"
 _KURTOSIS_LABELS = {"": "As they are", "centered": "Centered"}
 _VARIANT_LABELS = {"": "", "rank": "over the rank alone", "both-orientations": "both orientations"}
 _VARIANT_NOTES = {
@@ -52,7 +52,9 @@ def _note_variants(_: ResultsGrid, records: Sequence[Record]) -> str:
     return "".join(text for variant, text in _VARIANT_NOTES.items() if variant in variants)
 
 
-_ANY_VARIANT = {key: value for key, value in PAPER_COUNT.items() if key != "variant"}
+_ANY_VARIANT = {
+    key: value for key, value in PAPER_COUNT.items() if key not in {"variant", "threshold"}
+}
 
 ROBUSTNESS_TABLE = RoleTable(
     "effective_robustness",
@@ -144,7 +146,7 @@ def select_controls(
     grid: ResultsGrid, quantity: str, *, models: Sequence[str] | None = None
 ) -> list[Record]:
     """Return a count with its controls; none where no control was measured."""
-    fields = {"basis": "singular", "threshold": PAPER_THRESHOLD, "variant": ""}
+    fields = {"basis": "singular", "threshold": AP_THRESHOLD, "variant": ""}
     models = [model for _, _, model in grid.models()] if models is None else models
     width, has_rare = grid.common_width(), grid.has_rare_concepts()
     records = [
@@ -158,7 +160,7 @@ def select_controls(
 
 
 _CONTROLS_CAPTION = (
-    f"At AP {PAPER_THRESHOLD:g}, along singular directions. Permutation null: the labels "
+    f"At AP {AP_THRESHOLD:g}, along singular directions. Permutation null: the labels "
     "of each concept's images are permuted 999 times, in the same way for all directions; for "
     "a concept that would hardly ever reach the threshold by chance, an exact bound is used "
     "instead. The interval holds 95 % of the permuted counts. Beyond the permutation null: the "

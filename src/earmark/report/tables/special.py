@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from ...data.registry import dataset_title
-from ...quantities import QUANTITIES, Quantity, all_quantities
+from ...quantities import AP_THRESHOLD, QUANTITIES, Quantity, all_quantities
 from ...records import Record, select
 from ...signatures.effective_robustness import Baseline
 from ..formatting import (
@@ -18,13 +18,7 @@ from ..formatting import (
     quantity_formatter,
 )
 from ..paper_values import PaperConcept, match_paper_models, paper_concept_row, paper_noclip_row
-from ..results_grid import (
-    CONTROL_TITLES,
-    PAPER_THRESHOLD,
-    PRIVILEGED_RATIO,
-    ROLE_TITLES,
-    ResultsGrid,
-)
+from ..results_grid import CONTROL_TITLES, PRIVILEGED_RATIO, ROLE_TITLES, ResultsGrid
 from .layout import LabeledCells, record_cells, role_table
 from .table import Cell, LabeledRow, Table
 
@@ -103,7 +97,7 @@ _CENTERING_SUFFIXES: Mapping[str, str] = {"": "", "class-centered": ", class-cen
 
 
 def directions_table(grid: ResultsGrid) -> Table | None:
-    """Return Table 2b: the most privileged direction in numbers."""
+    """Return Table 2b: the direction of largest importance in numbers."""
     cells: LabeledCells = {
         (label + suffix, model): cell
         for variant, suffix in _CENTERING_SUFFIXES.items()
@@ -119,7 +113,7 @@ def directions_table(grid: ResultsGrid) -> Table | None:
         grid,
         cells,
         number="2b",
-        title="The most privileged direction",
+        title="The direction of largest importance",
         header="Measure",
         caption="Figure 2 in numbers; the paper has no such table. A direction that adds "
         "the same to the logits of all classes is important by Eq. 4, but changes no "
@@ -159,7 +153,7 @@ def _direction_cells(grid: ResultsGrid, model: str, variant: str) -> dict[str, C
 
 
 def outliers_table(grid: ResultsGrid) -> Table | None:
-    """Return Table 2c: outlier features, and the most privileged direction on them."""
+    """Return Table 2c: outlier features, and the direction of largest importance on them."""
     models = [model for _, _, model in grid.models()]
     cells: LabeledCells = {
         (label, model): cell
@@ -167,7 +161,7 @@ def outliers_table(grid: ResultsGrid) -> Table | None:
         for label, cell in _outlier_cells(grid, model).items()
     }
     cells |= {
-        (f"Energy of the most privileged direction on them{suffix}", model): cell
+        (f"Energy of the direction of largest importance on them{suffix}", model): cell
         for variant, suffix in _CENTERING_SUFFIXES.items()
         for model in models
         if (cell := _energy_cell(grid, model, variant))
@@ -219,7 +213,7 @@ def _format_ratio(value: float) -> str:
 
 
 def top_concepts_table(grid: ResultsGrid) -> Table | None:
-    """Return Table 5: what the most privileged direction of each model encodes best."""
+    """Return Table 5: what the direction of largest importance of each model encodes best."""
     rows: list[LabeledRow] = []
     paper_keys = match_paper_models(grid)
     for _, role, model in grid.models():
@@ -234,7 +228,7 @@ def top_concepts_table(grid: ResultsGrid) -> Table | None:
     has_paper = any(cell.paper for _, cells in rows for cell in cells)
     return Table(
         "5",
-        "The concepts that the most privileged direction encodes best",
+        "The concepts that the direction of largest importance encodes best",
         "With their average precision (AP)."
         + " Beneath, where the model is the paper's: the paper's concept." * has_paper,
         ("Backbone", "Pretraining", "Role"),
@@ -295,7 +289,7 @@ def control_models_table(grid: ResultsGrid) -> Table | None:
     if baseline:
         unit = "percentage points above the baseline"
         sentences.append(f"Effective robustness: {unit} “{baseline.name}”.")
-    sentences.append(f"Concepts: AP {PAPER_THRESHOLD:g}, along singular directions.")
+    sentences.append(f"Concepts: AP {AP_THRESHOLD:g}, along singular directions.")
     return Table(
         "8",
         "Models without captions, and without diversity",

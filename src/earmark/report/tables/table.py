@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from ..._tabular import arrow_to_pandas, html_table
 from ..._text import format_csv, replace_control_characters
 from ...records import Record
-from ..formatting import Formatter, format_interval
+from ..formatting import Formatter, format_interval, rename_images
 from ..paper_values import PaperValue
 
 
@@ -122,6 +122,22 @@ class Table:
             return [self.row_spans]
         parts = self.groups[: self.n_visible], self.groups[self.n_visible :]
         return [rows for part in parts if (rows := [row for group in part for row in group])]
+
+    def rename_images(self, title: str) -> "Table":
+        """Return the table with another title of the in-distribution images, unless it is empty."""
+
+        def rename(labels: Sequence[str]) -> tuple[str, ...]:  # ImageNet alone is pretraining data
+            return tuple(
+                text if text == "ImageNet" else rename_images(text, title) for text in labels
+            )
+
+        return replace(
+            self,
+            title=rename_images(self.title, title),
+            caption=rename_images(self.caption, title),
+            columns=rename(self.columns),
+            rows=[(rename(labels), cells) for labels, cells in self.rows],
+        )
 
     def csv(self) -> str:
         """Return the table as CSV, with unrounded numbers and the ends of intervals."""

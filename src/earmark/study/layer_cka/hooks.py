@@ -18,6 +18,7 @@ from ...activations import EncodeConfig
 from ...activations.encoding import iter_encoded_batches, reference_parameter
 from ...data.image_set import ImageSet
 from ...models.classifier import Classifier
+from ...models.custom_module import CustomEncoder
 
 OUTPUT_NAME = "activations"  # the encoder's own output, among its layers
 
@@ -56,11 +57,11 @@ def find_layers(
     The encoder is run on two images and on three: the axis that grows is the images'. Of modules
     that return the same tensor, such as a block and its last part, the first is the layer.
     """
-    modules = {OUTPUT_NAME: classifier.encoder} | dict(classifier.encoder.named_modules())
+    modules = {OUTPUT_NAME: classifier.encoder} | _named_modules(classifier.encoder)
     matching = {
         name: module
         for name, module in modules.items()
-        if name and any(fnmatchcase(name, pattern) for pattern in patterns)
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
     }
     two, three = (_record_calls(classifier, images, matching, count) for count in (2, 3))
     layers: dict[str, Layer] = {}
@@ -143,6 +144,12 @@ def _identify_layer(
     return Layer(name, module, (*image_axes, *feature_axes), prod(three.output) // 3)
 
 
+def _named_modules(encoder: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules inside an encoder by name, those of an own module by its own names."""
+    whole = encoder.module if isinstance(encoder, CustomEncoder) else encoder
+    return {name: module for name, module in whole.named_modules() if name}
+
+
 def _no_layer_message(
     classifier: Classifier, patterns: Sequence[str], skipped: dict[str, str]
 ) -> str:
@@ -153,7 +160,7 @@ def _no_layer_message(
             f"No module of {classifier.name} that matches {wanted} is a layer "
             f"({name} {reason}): give another pattern."
         )
-    names = [name for name, _ in classifier.encoder.named_modules() if name]
+    names = [*_named_modules(classifier.encoder)]
     return (
         f"No module of {classifier.name} matches {wanted} and is called: its "
         f"modules have names such as {', '.join([*names[:2], *names[-2:]])}."

@@ -11,6 +11,7 @@ from ..._io import atomic_write
 from ..._progress import ProgressCallback, no_progress
 from ..._text import format_csv
 from ...models.factory import load_model
+from ...models.own_code import OwnCode
 from .compare import LayerCKAConfig, LayerCKAResult, compare_layers, find_comparison_sets
 
 CSV_FILE = "cka.csv"
@@ -64,11 +65,13 @@ def compare_models(  # noqa: PLR0913
     layers: str | Sequence[str] = "*",
     config: LayerCKAConfig | None = None,
     out: Path | None = None,
+    model_from: tuple[OwnCode, ...] = (),
     device: str = "cpu",
     progress: ProgressCallback = no_progress,
 ) -> ModelComparison:
     """Load two models, compare their layers on each dataset, and write a CSV file."""
-    x, y = (load_model(name, prompts=None, device=device) for name in (first, second))
+    load = partial(load_model, model_from=model_from, prompts=None, device=device)
+    x, y = load(first), load(second)
     image_sets = find_comparison_sets(x, y, data, exclude=[out] if out else [])
     compare = partial(compare_layers, x, y, layers=layers, config=config, progress=progress)
     results = [compare(images) for images in image_sets]

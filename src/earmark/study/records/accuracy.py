@@ -12,6 +12,7 @@ from torch import Tensor
 from ...data.image_set import ImageSet
 from ...data.registry import PAPER_SHIFTS
 from ...models.classifier import Classifier, Head
+from ...models.preprocessing import describe_transform
 from ...records import Record
 from ...signatures.effective_robustness import (
     Baseline,
@@ -30,6 +31,12 @@ Counts: TypeAlias = tuple[int, int]
 
 Batches: TypeAlias = Sequence[Tensor]
 """Activations of a set, each batch of shape (image, feature)."""
+
+
+def model_row(classifier: Classifier) -> partial[Record]:
+    """Return `Record` with the fields that all records of a model share."""
+    names = classifier.name, classifier.backbone, classifier.pretraining, classifier.role
+    return partial(Record, *names, preprocessing=describe_transform(classifier.transform))
 
 
 def accuracy_records(

@@ -9,6 +9,7 @@ from ...records import Record
 from ..config import Cka
 from ..eval_sets import EvalSets
 from ..layer_cka.compare import LayerCKAConfig, compare_layers
+from .accuracy import model_row
 
 
 def layer_cka_records(
@@ -21,7 +22,7 @@ def layer_cka_records(
     progress: ProgressCallback,
 ) -> list[Record]:
     """Record linear CKA of each layer before and after finetuning; none of dead layers."""
-    row = partial(Record, finetuned.name, finetuned.backbone, finetuned.pretraining, finetuned.role)
+    row = model_row(finetuned)
     batch_size, layers = cka_config.batch_size, cka_config.layers
     config = LayerCKAConfig(pairs="same", batch_size=batch_size, workers=workers)
     records: list[Record] = []

@@ -21,6 +21,8 @@ _OF_THE_WEIGHTS = "of the weights alone: nothing is sampled"
 _ONE_IMAGE = "one image has no interval"
 _NEAR_0 = "no interval: too near 0 where importances lie closer together than their noise"
 _NULL = "singular value 0: the direction is arbitrary"
+_ROUNDED = "set to 0, since rounding can have made it"
+_NEAR_LIMIT = "within a factor 10 of what rounding can have made"
 
 
 def direction_records(
@@ -31,7 +33,6 @@ def direction_records(
     intervals = importance_intervals(directions, activations) if n_images > 1 else None
     row = partial(row, variant=_variant(directions))
     of_the_weights = {
-        "singular_value": directions.singular_values,
         "head_importance": directions.head_importance,
         "decision_share": directions.class_varying_share,
     }
@@ -40,7 +41,24 @@ def direction_records(
         for quantity, values in of_the_weights.items()
         for index, value in enumerate(values.tolist())
     ]
+    records = _spectrum_records(row, directions) + records
     return records + _importance_records(partial(row, n=n_images), directions, intervals)
+
+
+def _spectrum_records(row: partial[Record], directions: Directions) -> list[Record]:
+    """Record the rank of the head and its singular values; name those that are uncertain."""
+    limit, values = directions.rounding_limit, directions.singular_values.tolist()
+    near = len(directions.near_limit)
+    note = f"singular values up to {limit:.2g} count as 0, since rounding can make them"
+    if near:
+        note += f"; {near} of the {len(values)} lie within a factor 10 of this limit"
+    records = [row(quantity="head_rank", value=directions.rank, n=len(values), note=note)]
+    for index, value in enumerate(values):
+        note = _ROUNDED if not value else _NEAR_LIMIT if value < 10 * limit else _OF_THE_WEIGHTS
+        records.append(
+            row(quantity="singular_value", value=value, coordinate=float(index), note=note)
+        )
+    return records
 
 
 def _variant(directions: Directions) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...models.classifier import Classifier, Head
 from ...records import Record
+from ...signatures.decomposition import has_class_variation
 from ...signatures.directions import Directions
 from ...signatures.effective_robustness import Baseline
 from ...signatures.pruning import (
@@ -34,11 +35,14 @@ def pruning_records(
     """Record pruning curves in each order; directions are chosen on the ID images alone."""
     records: list[Record] = []
     head, id_set = classifier.head, eval_sets.in_distribution
+    is_varied = has_class_variation(head.weight, head.precision)
     for order in ORDERS:
-        if order == SINGULAR_CENTERED and not has_class_variation(head):
+        if order == SINGULAR_CENTERED and not is_varied:
             continue
         inputs = head_inputs(head, activations[id_set.name])
-        factorization = factorize_head(head.weight, inputs, order=order, directions=directions)
+        factorization = factorize_head(
+            head.weight, inputs, order=order, directions=directions, precision=head.precision
+        )
         prune = partial(
             pruning_curve, head.weight, bias=head.bias, order=order, directions=factorization
         )
@@ -49,11 +53,6 @@ def pruning_records(
             curves[images.name] = prune(inputs, torch.as_tensor(labels), class_to_label=classes)
         records += _curve_records(partial(row, variant=order), eval_sets, curves, baselines[:1])
     return records
-
-
-def has_class_variation(head: Head) -> bool:
-    """Return whether classes differ: else class-centering leaves nothing of a head."""
-    return bool((head.weight != head.weight[:1]).any())
 
 
 def head_inputs(head: Head, activations: Batches) -> Iterator[Tensor]:

@@ -1,0 +1,30 @@
+"""Text of others can be written as UTF-8, whatever bytes a file's name has."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earmark._text import format_csv, replace_control_characters, replace_surrogates
+
+NAME = os.fsdecode(b"caf\xe9")  # Latin-1, as a file of an old archive is named
+
+
+@given(st.text(st.characters(), max_size=8))
+def test_text_can_be_written(text: str):
+    for shown in (replace_control_characters(text), replace_surrogates(text)):
+        assert len(shown) == len(text)
+        shown.encode()
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=8))
+def test_valid_text_stays(text: str):
+    assert replace_surrogates(text) == text
+
+
+def test_a_name_of_other_bytes_is_marked():
+    with pytest.raises(UnicodeEncodeError):
+        NAME.encode()
+    assert replace_surrogates(NAME) == replace_control_characters(NAME) == "caf\ufffd"
+    assert format_csv(["name"], [[NAME]]).encode() == "name\ncaf\ufffd\n".encode()
