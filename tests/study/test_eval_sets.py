@@ -29,7 +29,7 @@ from earmark.data.registry import (
 from earmark.records import select
 from earmark.signatures.effective_robustness import PAPER_BASELINE
 from earmark.study.baselines import AvailableBaselines, baselines_for
-from earmark.study.eval_sets import find_eval_sets
+from earmark.study.eval_sets import count_images, find_eval_sets
 from earmark.study.measure import MEASUREMENTS, measure_model
 from earmark.study.robustness_table import NAMED_BASELINES
 from earmark.study.scan import missing_measurements
@@ -288,6 +288,21 @@ def own(tmp_path: Path, name: str, classes: tuple[str, ...]) -> Path:
     for klass in classes:
         save(tmp_path / name / klass / "1.png", picture(PLACE[klass]))
     return tmp_path / name
+
+
+@pytest.mark.parametrize("split", ["val", "validation", "test"])
+def test_of_training_and_validation_images_the_latter_are_measured(tmp_path: Path, split: str):
+    """As Imagenette comes: imagenette2/train and imagenette2/val."""
+    own(tmp_path / "nette", "train", WNIDS[:4])
+    held_out = own(tmp_path / "nette", split, WNIDS[:3])
+
+    with pytest.warns(UserWarning, match=rf"nette/{split} does: its images are measured"):
+        found = find_eval_sets(oracle(), tmp_path / "nette").in_distribution
+
+    assert (found.name, found.root, len(found)) == ("nette", held_out, 3)
+    assert found.labels is not None
+    assert [found.classes[label] for label in found.labels] == list(WNIDS[:3])
+    assert count_images(tmp_path / "nette", exclude=None) == 3
 
 
 def test_own_images_and_own_shifts(tmp_path: Path):

@@ -59,12 +59,17 @@ def logits(classifier: Classifier, images: ImageSet) -> Tensor:
         return classifier.head.logits(classifier.encoder(torch.stack(shown)))
 
 
-@pytest.mark.parametrize("normalizes", [True, False])
-def test_it_is_adamw_on_whole_batches(tmp_path: Path, images: ImageSet, normalizes: bool):
+@pytest.mark.parametrize(
+    ("normalizes", "decay", "clip"),
+    [(True, "all", 0.5), (False, "kernels", 0.5), (False, "all", None)],
+)
+def test_it_is_adamw_on_whole_batches(
+    tmp_path: Path, images: ImageSet, normalizes: bool, decay: str, clip: float | None
+):
     """A loop by hand over the stream, with all that the recipe says."""
     start = fakes.tower(bias=not normalizes, normalizes=normalizes)
     recipe = fakes.recipe(
-        warmup=3, milestones=(1,), label_smoothing=0.2, clip=0.5, betas=(0.8, 0.9)
+        warmup=3, milestones=(1,), label_smoothing=0.2, clip=clip, betas=(0.8, 0.9), decay=decay
     )
     encoder = copy.deepcopy(start.encoder).train().requires_grad_()
     head = [start.head.weight.clone().requires_grad_()]
@@ -74,7 +79,10 @@ def test_it_is_adamw_on_whole_batches(tmp_path: Path, images: ImageSet, normaliz
     optimizer = torch.optim.AdamW(
         [
             {"params": [part for part in learned if part.ndim > 1], "weight_decay": 0.1},
-            {"params": [part for part in learned if part.ndim < 2], "weight_decay": 0},
+            {
+                "params": [part for part in learned if part.ndim < 2],
+                "weight_decay": 0.1 if decay == "all" else 0,
+            },
         ],
         betas=(0.8, 0.9),
     )
@@ -91,7 +99,8 @@ def test_it_is_adamw_on_whole_batches(tmp_path: Path, images: ImageSet, normaliz
         loss = cross_entropy(linear(activations, *head), answers, label_smoothing=0.2)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learned, 0.5)
+        if clip:
+            torch.nn.utils.clip_grad_norm_(learned, clip)
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * min(1, (step + 1) / 3) * (1 if step < 6 else 0.1)
         optimizer.step()

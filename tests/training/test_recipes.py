@@ -10,12 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import ks_2samp
+from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
+from torch.testing import assert_close
 
+from earmark import Head
 from earmark.models import _torchvision_compat  # noqa: F401
 from earmark.training.augment import random_box, random_resized_crop_flip
-from earmark.training.recipes import FINETUNE, SUPERVISED, Augmentation, EpochRecipe
+from earmark.training.loop import adamw
+from earmark.training.random_init import add_zero_bias
+from earmark.training.recipes import FINETUNE, SUPERVISED, Augmentation, Decay, EpochRecipe
 
 IMAGENET = 1_281_167
 
@@ -26,6 +31,8 @@ def test_the_paper_s_finetuning():
     assert (FINETUNE.learning_rate, FINETUNE.weight_decay) == (3e-5, 0.1)
     assert (FINETUNE.warmup, FINETUNE.milestones, FINETUNE.label_smoothing) == (500, (), 0)
     assert FINETUNE.augmentation == Augmentation((0.9, 1.0), flip=False)
+    # as wise-ft's code, where the paper is silent
+    assert (FINETUNE.decay, FINETUNE.clip, FINETUNE.betas) == ("all", 1.0, (0.9, 0.999))
 
 
 def test_the_paper_s_supervised_training():
@@ -34,6 +41,7 @@ def test_the_paper_s_supervised_training():
     assert (SUPERVISED.warmup, SUPERVISED.milestones) == (5000, (30, 60))
     assert SUPERVISED.label_smoothing == 0.1
     assert SUPERVISED.augmentation == Augmentation((0.08, 1.0), flip=True)
+    assert SUPERVISED.clip is None
 
 
 def test_finetuning_s_rate_at_steps_of_interest():
@@ -99,6 +107,7 @@ def test_a_run_shorter_than_its_warm_up():
         ({"weight_decay": float("inf")}, "weight_decay must be >= 0, got inf"),
         ({"label_smoothing": 1.0}, "label_smoothing must be >= 0 and < 1, got 1.0"),
         ({"warmup": -1}, "warmup must be >= 0, got -1"),
+        ({"clip": -1.0}, "clip must be >= 0, got -1.0"),
     ],
 )
 def test_recipes_that_cannot_be(change: dict[str, float], match: str):
@@ -110,6 +119,33 @@ def test_recipes_that_cannot_be(change: dict[str, float], match: str):
 def test_crops_that_cannot_be(scale: tuple[float, float]):
     with pytest.raises(ValueError, match=f"between {scale[0]} and {scale[1]}"):
         Augmentation(scale)
+
+
+@pytest.mark.parametrize("decay", ["all", "kernels"])
+def test_biases_and_gains_decay_as_the_recipe_says(decay: Decay):
+    """Without gradients AdamW multiplies what decays by 1 - lr · weight_decay, and no more."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    before = [weight.detach().clone().fill_(2.0) for weight in module.parameters()]
+    for weight, value in zip(module.parameters(), before, strict=True):
+        weight.data.copy_(value)
+        weight.grad = torch.zeros_like(weight)
+
+    adamw([*module.parameters()], replace(FINETUNE, decay=decay, learning_rate=0.5)).step()
+
+    kernel, bias, gain, shift = (weight.detach() for weight in module.parameters())
+    assert_close(kernel, torch.full((4, 3), 2.0 * (1 - 0.5 * 0.1)))
+    for value in (bias, gain, shift):
+        assert_close(value, torch.full((4,), 2.0 * (0.95 if decay == "all" else 1.0)))
+
+
+def test_a_head_gets_a_bias_that_starts_at_0():
+    head = Head(torch.randn(4, 3), normalizes=True)
+
+    trained = add_zero_bias(head)
+    assert trained.bias is not None
+    assert trained.bias.tolist() == [0.0] * 4
+    assert (trained.normalizes, trained.weight is head.weight) == (True, True)
+    assert add_zero_bias(trained) is trained
 
 
 def test_fewer_images_than_a_batch():

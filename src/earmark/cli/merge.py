@@ -160,7 +160,7 @@ def prune(
         typer.Option(
             parser=_parse_order,
             metavar=f"[{'|'.join(_ORDER_TITLES)}]",
-            help="How directions are ranked: by singular value; by importance (Eq. 4); or by "
+            help="Order of the directions: by singular value; by importance (Eq. 4); or by "
             "class-centered importance, which ignores what cannot change a prediction. The last "
             "two need --data.",
         ),

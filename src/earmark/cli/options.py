@@ -40,7 +40,7 @@ Architecture = Annotated[
 Weights = Annotated[
     Literal["ema", "plain"] | None,
     model_option(
-        help="Which weights to take from a file that holds both averaged (EMA) and plain ones. "
+        help="Weights to take from a file that holds both averaged (EMA) and plain ones. "
         "Default: ema for timm, plain for others."
     ),
 ]

@@ -42,7 +42,14 @@ BatchSize = Annotated[
     ),
 ]
 LearningRate = Annotated[float | None, _recipe_option(help="Peak learning rate.")]
-WeightDecay = Annotated[float | None, _recipe_option(help="Weight decay of matrices and kernels.")]
+WeightDecay = Annotated[float | None, _recipe_option(help="Weight decay of AdamW.")]
+Decay = Annotated[
+    Literal["all", "kernels"] | None,
+    _recipe_option(
+        help="Parameters that decay: all, as in wise-ft; or kernels, that is matrices and "
+        "kernels without gains and biases. Default: all."
+    ),
+]
 Warmup = Annotated[
     int | None, _recipe_option(min=0, help="Number of steps over which the learning rate rises.")
 ]
@@ -98,6 +105,7 @@ def finetune(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     weight_decay: WeightDecay = None,
+    decay: Decay = None,
     warmup: Warmup = None,
     label_smoothing: LabelSmoothing = None,
     seed: Seed = 0,
@@ -153,6 +161,7 @@ def train(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     weight_decay: WeightDecay = None,
+    decay: Decay = None,
     warmup: Warmup = None,
     milestones: Milestones = None,
     label_smoothing: LabelSmoothing = None,

@@ -24,7 +24,7 @@ class Coverage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the set has exactly the dataset's images and classes, and no file was skipped."""
+        """True if the set has exactly the dataset's images and classes, and no file was skipped."""
         has_all_classes = self.n_classes == self.n_expected_classes
         has_all_images = self.n_expected_images in {None, self.n_images}
         return has_all_classes and has_all_images and not self.n_left_out

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from ..models.model_id import parse_model_id
+from ..training.recipes import Decay
 
 BUILTIN_POOLS = ("paper-v1", "paper-v1-fixed", "lab")
 BASELINE_ROLES = ("zero-shot", "finetuned", "supervised")
@@ -54,6 +55,8 @@ class Overrides(_Table):
     batch_size: Count | None = None
     learning_rate: Annotated[float, Gt(0)] | None = None
     weight_decay: Annotated[float, Ge(0)] | None = None
+    decay: Decay | None = None
+    clip: Annotated[float, Gt(0)] | None = None
     warmup: Annotated[int, Ge(0)] | None = None  # steps
     milestones: Annotated[tuple[Count, ...] | None, TOML_ARRAY] = None  # epochs
     label_smoothing: Annotated[float, Ge(0), Lt(1)] | None = None

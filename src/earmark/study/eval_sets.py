@@ -1,5 +1,6 @@
 """Evaluation sets: the images that a model is measured on, found in a folder of data."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -66,6 +67,10 @@ class EvalSets:
         return replace(self.map_labeled(lambda images: images.cached()), concepts=concepts)
 
 
+EVALUATION_SPLITS = ("val", "validation", "test")
+"""Folders beside ``train`` whose class folders are measured, the preferred one first."""
+
+
 def find_eval_sets(
     classifier: Classifier,
     data: Path,
@@ -108,7 +113,9 @@ def count_images(
     sets = ["imagenet", *_extra_datasets(available), *([] if shifts else first_variants(available))]
     n_images = sum(count_dataset_images(data, name) for name in sets if name in available)
     if not available:
-        n_images = len(walk_files(data, exclude=others)[0])
+        splits = (data / split for split in EVALUATION_SPLITS if (data / "train").is_dir())
+        measured = next((folder for folder in splits if folder.is_dir()), data)
+        n_images = len(walk_files(measured, exclude=others)[0])
     n_images += sum(map(count_in_folders, shifts))
     return n_images + (count_concept_images(folder) if folder else 0)
 
@@ -154,8 +161,16 @@ def _find_in_distribution(
     folders = [name for name in list_folders(data) if (data / name).resolve() not in paths]
     is_numbered = folders and all(folder.isdecimal() for folder in folders)
     name = data.resolve().name or "images"
-    if classifier.classes and (is_numbered or {*folders} & {*classifier.classes}):
-        return read_folder_for_head(data, name=name, classes=classifier.classes, exclude=paths)
+    classes = classifier.classes
+    if classes and (is_numbered or {*folders} & {*classes}):
+        return read_folder_for_head(data, name=name, classes=classes, exclude=paths)
+    for split in EVALUATION_SPLITS:
+        if split in folders and {*list_folders(data / split)} & {*classes}:
+            warnings.warn(
+                f"{data} holds no class folders, and {data / split} does: its images are measured.",
+                stacklevel=3,
+            )
+            return read_folder_for_head(data / split, name=name, classes=classes, exclude=paths)
     return read_unlabeled(data, name=name, exclude=paths)
 
 

@@ -24,7 +24,7 @@ from ..records import Record, Records, read_keyed_records, read_records, write_r
 from ..signatures.effective_robustness import Baseline
 from ..training.image_run import ComputeConfig, run_key, train_on_images
 from ..training.image_stream import find_train_data, training_folder
-from ..training.random_init import random_classifier, random_head, reinitialize
+from ..training.random_init import add_zero_bias, random_classifier, random_head, reinitialize
 from ..training.recipes import FINETUNE, SUPERVISED, EpochRecipe
 from ..weights.interpolation import interpolate_classifiers
 from .baselines import AvailableBaselines, baselines_for, load_baseline
@@ -218,6 +218,7 @@ class StudyRunner:
             classes, features = self._training_classes(), classifier.head.weight.shape[1]
             head = random_head(features, len(classes), seed=recipe.seed)
             classifier = replace(classifier, head=head, classes=classes)
+        classifier = replace(classifier, head=add_zero_bias(classifier.head))
         return self._train(study_model, classifier, recipe, overrides)
 
     def _training_classes(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from ..models.own_code import OwnCode
 from ..models.zeroshot import load_prompts
 from ..training.image_run import MODEL_FILE, ComputeConfig, train_on_images
 from ..training.image_stream import find_train_data, training_folder
-from ..training.random_init import random_classifier
+from ..training.random_init import add_zero_bias, random_classifier
 from ..training.recipes import FINETUNE, SUPERVISED, EpochRecipe
 from ..training.run_log import read_log
 
@@ -76,7 +76,8 @@ def finetune_model(  # noqa: PLR0913
     if has_prompts and classifier.text_tower is None:
         raise ValueError(f"{model} has a head of its own: leave out --classnames and --templates.")
     classifier.encoder.cpu()
-    start = replace(classifier, text_tower=None, role="finetuned")
+    head = add_zero_bias(classifier.head)
+    start = replace(classifier, text_tower=None, role="finetuned", head=head)
     return _train(start, data, replace(FINETUNE, **config.changes), config, progress)
 
 

@@ -126,7 +126,8 @@ class Trainer:
         total: Any = accelerator.reduce(sums, reduction="sum")
         loss, accuracy = (total / self._recipe.batch_size).tolist()
         check_loss(loss, step)
-        accelerator.clip_grad_norm_(self._model.parameters(), self._recipe.clip)
+        if self._recipe.clip is not None:
+            accelerator.clip_grad_norm_(self._model.parameters(), self._recipe.clip)
         self._optimizer.step()
         return StepMetrics(loss, accuracy)
 

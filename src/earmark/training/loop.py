@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from ..models.classifier import Classifier, Head
-from .recipes import EpochRecipe
+from .recipes import Decay, EpochRecipe
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Module = TypeVar("Module", bound=nn.Module)
@@ -32,12 +32,13 @@ class Recipe:
 
     steps: int
     learning_rate: float  # at its peak
-    weight_decay: float  # of matrices and kernels; gains and biases have none
+    weight_decay: float
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: int = 50  # steps
     clip: float = 1.0  # largest norm of the gradient of all weights together
     label_smoothing: float = 0.0  # share of a label spread over all classes
     bfloat16: bool = False  # by autocast; weights stay float32
+    decay: Decay = "kernels"
 
     def lr_scale(self, step: int) -> float:
         """Return the share of the peak learning rate at a step, counted from 0."""
@@ -157,9 +158,10 @@ def train_loop(
 
 
 def adamw(weights: Sequence[Tensor], recipe: Recipe | EpochRecipe) -> torch.optim.AdamW:
-    """Return AdamW with weight decay on matrices and kernels only."""
-    kernels = [weight for weight in weights if weight.ndim > 1]
-    others = [weight for weight in weights if weight.ndim < 2]
+    """Return AdamW with weight decay on the weights that the recipe names."""
+    decays = [recipe.decay == "all" or weight.ndim > 1 for weight in weights]
+    kernels = [weight for weight, decay in zip(weights, decays, strict=True) if decay]
+    others = [weight for weight, decay in zip(weights, decays, strict=True) if not decay]
     groups = [
         {"params": kernels, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},

@@ -71,6 +71,13 @@ def random_head(features: int, classes: int, *, seed: int = 0) -> Head:
     return Head(linear.weight.detach(), linear.bias.detach())
 
 
+def add_zero_bias(head: Head) -> Head:
+    """Return a head with a bias to train, which is 0 if there was none."""
+    if head.bias is not None:
+        return head
+    return replace(head, bias=torch.zeros(len(head.weight), device=head.weight.device))
+
+
 @contextmanager
 def use_seed(seed: int) -> Generator[None]:
     """Draw on the CPU from a seed, and restore the random state afterwards."""

@@ -3,12 +3,17 @@
 References:
     Crabbé et al., Interpreting CLIP: Insights on the Robustness to ImageNet Distribution
     Shifts, TMLR 2024. https://arxiv.org/abs/2310.13040
-    Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022 (the shape of the
-    finetuning schedule). https://arxiv.org/abs/2109.01903
+    Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022. https://arxiv.org/abs/2109.01903
+    Its public code gives what the paper leaves open of finetuning: AdamW decays every
+    parameter, gradients are clipped at norm 1, and the head, on normalized features, has a
+    bias that starts at 0. https://github.com/mlfoundations/wise-ft
 """
 
 from dataclasses import dataclass, fields
 from math import cos, inf, isfinite, pi
+from typing import Literal
+
+Decay = Literal["all", "kernels"]
 
 
 @dataclass(frozen=True)
@@ -36,20 +41,23 @@ class EpochRecipe:
     epochs: int
     batch_size: int  # over all processes and micro-batches; an incomplete last one is left out
     learning_rate: float | int
-    weight_decay: float | int  # of matrices and kernels; gains and biases have none
+    weight_decay: float | int
     warmup: int = 0  # steps
     milestones: tuple[int, ...] = ()  # epochs, from 0
     label_smoothing: float | int = 0.0  # share of a label spread over all classes
     augmentation: Augmentation = Augmentation((0.9, 1.0))
     betas: tuple[float, float] = (0.9, 0.999)
-    clip: float | int = 1.0  # largest norm of the gradient of all weights together
+    clip: float | int | None = 1.0  # largest norm of the gradient of all weights; None: any
+    decay: Decay = "all"  # "kernels": matrices and kernels, without gains and biases
     seed: int = 0  # of the order of images, crops, flips and dropout
 
     def __post_init__(self) -> None:
         for field in fields(self):
             low, high = _RANGES.get(field.name, (-inf, inf))
             value = getattr(self, field.name)
-            if field.name in _RANGES and not (low <= value < high and isfinite(value)):
+            if field.name not in _RANGES or (field.name == "clip" and value is None):
+                continue
+            if not (low <= value < high and isfinite(value)):
                 limit = "" if high == inf else f" and < {high}"
                 raise ValueError(f"{field.name} must be >= {low}{limit}, got {value}.")
 
@@ -97,5 +105,6 @@ SUPERVISED = EpochRecipe(
     milestones=(30, 60),
     label_smoothing=0.1,
     augmentation=Augmentation((0.08, 1.0), flip=True),
+    clip=None,  # the paper names none
 )
 """Supervised training from random weights, with the usual crops and flips of ImageNet."""
