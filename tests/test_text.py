@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earmark._text import format_csv, replace_control_characters, replace_surrogates
+from earmark._text import first_names, format_csv, replace_control_characters, replace_surrogates
+from earmark.models._quiet import one_line
 
 NAME = os.fsdecode(b"caf\xe9")  # Latin-1, as a file of an old archive is named
 
@@ -28,3 +29,8 @@ def test_a_name_of_other_bytes_is_marked():
         NAME.encode()
     assert replace_surrogates(NAME) == replace_control_characters(NAME) == "caf\ufffd"
     assert format_csv(["name"], [[NAME]]).encode() == "name\ncaf\ufffd\n".encode()
+
+
+def test_messages_hold_no_commands_of_a_terminal():
+    assert first_names(["\x1b[2J"]) == "\ufffd[2J"
+    assert one_line(ValueError("a\x1b[31m\nb")) == "a\ufffd[31m b"

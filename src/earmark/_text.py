@@ -54,10 +54,10 @@ def _escape_cell(cell: object) -> object:
 
 
 def first_names(names: Collection[object]) -> str:
-    """Return the first three names and the number of the others.
+    """Return the first three names, as text alone, and the number of the others.
 
     >>> first_names(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
-    shown = ", ".join(map(str, [*names][:_MAX_NAMES]))
+    shown = replace_control_characters(", ".join(map(str, [*names][:_MAX_NAMES])))
     return f"{shown} and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else shown

@@ -7,13 +7,15 @@ from contextlib import contextmanager
 
 import torch
 
+from .._text import replace_control_characters
+
 _NOISY_LOGGERS = ("timm", "huggingface_hub", "transformers", "torch.hub")
 _MAX_LENGTH = 200
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message in one line of limited length, or its type's name."""
-    line = " ".join(str(error).split()) or type(error).__name__
+    """Return an error's message as one line of limited length, or its type's name."""
+    line = replace_control_characters(" ".join(str(error).split())) or type(error).__name__
     return line if len(line) <= _MAX_LENGTH else f"{line[: _MAX_LENGTH - 4]} ..."
 
 
