@@ -140,6 +140,15 @@ def test_reads_each_text_once_and_the_short_ones_together():
     assert [len(batch) for batch in tower.asked] == [1, 1, 1, 1, 4, 4, 1]
 
 
+def test_the_order_of_texts_is_that_of_every_process():
+    """Not that of a set of strings, whose hashes differ from one process to another."""
+    tower = Tower()
+    words = ["ox", "an", "be", "cat", "ant", "bee", "cow", "do"]
+    with_zero_shot_head(classifier(tower), Prompts(tuple(words), tuple(words), ("{}",)))
+
+    assert tower.texts == sorted(words, key=lambda text: (len(text), text))
+
+
 def test_a_head_that_tells_nothing_apart_is_refused():
     def embed(texts: Sequence[str]) -> Tensor:
         return torch.ones(len(texts), FEATURES)

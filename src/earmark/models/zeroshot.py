@@ -138,8 +138,9 @@ def _embed_once(
     progress: Progress | None,
 ) -> Callable[[Sequence[str]], Tensor]:
     """Embed every text once, and return a function that looks embeddings up."""
-    # texts of similar length share a batch, which costs as much as its longest
-    texts = sorted({text for texts in class_texts for text in texts}, key=len)
+    # texts of similar length share a batch, which costs as much as its longest; the order
+    # decides the rounding, so that it must be the same in every process
+    texts = sorted({text for texts in class_texts for text in texts}, key=lambda t: (len(t), t))
     batches: list[Tensor] = []
     for start in range(0, len(texts), batch_size):
         batches.append(tower.embed(texts[start : start + batch_size]))
