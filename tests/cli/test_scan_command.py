@@ -13,8 +13,10 @@ from earmark.records import Record, Records
 from earmark.study.summary import SummaryRow
 
 ROWS = (
-    SummaryRow("Accuracy", "ImageNet [x]", 0.6834, "fraction", 0.68, 0.69, 50_000),
-    SummaryRow("Accuracy", "Mean of the shifts", 0.5, "fraction", note="one shift only"),
+    SummaryRow("Accuracy", "ImageNet [x]", 0.6834, "fraction", 0.68, 0.69, 50_000, decimals=1),
+    SummaryRow(
+        "Accuracy", "Mean of the shifts", 0.5, "fraction", note="one shift only", decimals=1
+    ),
     SummaryRow("Kurtosis", "Activation kurtosis", 24.6, n=100, note="one shift only"),
 )
 

@@ -22,6 +22,7 @@ class SummaryRow:
     n: int | None = None  # images, concepts or directions that it rests on
     note: str = ""
     model: str = ""
+    decimals: int | None = 2  # as in `Quantity`
 
     def format_value(self) -> str:
         """Return the value as a person reads it, with its unit."""
@@ -34,16 +35,18 @@ class SummaryRow:
         return f"{self._format(self.low)} to {self._format(self.high)}"
 
     def _format(self, value: float) -> str:
-        match self.unit:
-            case "fraction":
-                return f"{100 * value:.1f} %"
-            case "points":
-                return f"{100 * value:+z.1f}"
-            case "count":
+        match self.unit, self.decimals:
+            case "count", _:
                 is_whole = abs(value - round(value)) < 0.05
                 return f"{value:,.0f}" if is_whole else f"{value:,.1f}"
-            case _:
-                return f"{value:.2f}"
+            case _, None:
+                return f"{value:.3g}"
+            case "fraction", digits:
+                return f"{100 * value:.{digits}f} %"
+            case "points", digits:
+                return f"{100 * value:+z.{digits}f}"
+            case _, digits:
+                return f"{value:.{digits}f}"
 
 
 def summarize_records(records: Sequence[Record]) -> list[SummaryRow]:
@@ -84,6 +87,7 @@ def _summarize_variant(
             record.n,
             record.note,
             record.model,
+            quantity.decimals,
         )
         for record in selected
     ]
