@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from earmark._io import (
     _HOST,
     LOCK_FILE,
+    DamagedFileError,
     atomic_write,
     check_regular_file,
     has_seal,
@@ -273,6 +274,39 @@ def test_a_lock_of_this_process_keeps_it_out_too(tmp_path: Path):
 
     with lock_folder(tmp_path):
         pass
+
+
+def test_a_lock_that_is_a_link_leaves_its_target_alone(tmp_path: Path):
+    target, out = tmp_path / "token", tmp_path / "out"
+    target.write_text("secret")
+    out.mkdir()
+    (out / LOCK_FILE).symlink_to(target)
+
+    with pytest.raises(ValueError, match="is a link, which is not followed"), lock_folder(out):
+        pass
+    (out / LOCK_FILE).unlink()
+    (out / LOCK_FILE).symlink_to(tmp_path / "absent")
+    with pytest.raises(ValueError, match="is a link"), lock_folder(out):
+        pass
+
+    assert target.read_text() == "secret"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_many_texts_like_a_seal_cost_few_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, passes = tmp_path / "forged", 0
+
+    def count(*_: object) -> bytes:
+        nonlocal passes
+        passes += 1
+        return b"another"
+
+    monkeypatch.setattr("earmark._io._hash_around", count)
+    path.write_text("\n".join(new_seal() for _ in range(1000)))
+
+    with pytest.raises(DamagedFileError):
+        has_seal(path)
+    assert passes < 20
 
 
 def test_a_lock_file_of_another_content_is_not_shown(tmp_path: Path):

@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from errno import EEXIST
 from glob import escape
 from hashlib import sha256
+from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 MAX_TEXT_BYTES = 2**28  # far above any table, config or list of names
@@ -22,6 +23,7 @@ LOCK_FILE = ".earmark.lock"
 _LOCK_OWNER = re.compile(r"process \d+ on [\w.-]+")
 _SEAL_PREFIX = "earmark-sha256:"
 _SEAL = re.compile(rf"{_SEAL_PREFIX}([0-9a-f]{{64}})".encode())
+_MAX_SEALS = 8  # texts of a file that look like its seal
 _HOST = sha256(platform.node().encode()).hexdigest()[:6]
 # Names of the temporary files of `atomic_write`; an older earmark's lack host and process.
 _TMP_NAME = re.compile(r"\..+\.(?:(?P<host>[0-9a-f]{6})-(?P<process>\d{1,10})-)?[0-9a-f]{8}")
@@ -93,7 +95,8 @@ def has_seal(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         content = mmap(file.fileno(), 0, access=ACCESS_READ)
-    fits = (seal[1] == _hash_around(content, seal.start(1)) for seal in _SEAL.finditer(content))
+    seals = islice(_SEAL.finditer(content), _MAX_SEALS)  # each costs a pass over the file
+    fits = (seal[1] == _hash_around(content, seal.start(1)) for seal in seals)
     is_first_right = next(fits, None)
     if is_first_right is False and not any(fits):
         raise DamagedFileError(f"{path} is damaged: its checksum does not match.")
@@ -131,7 +134,7 @@ def lock_folder(folder: Path) -> Generator[None]:
 def _open_locked(path: Path) -> int:
     """Return the descriptor of a lock file, open and locked."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open_regular(path)
         if not _is_lockable(descriptor):
             owner = os.read(descriptor, 200).decode(errors="replace").strip()
             os.close(descriptor)
@@ -144,6 +147,25 @@ def _open_locked(path: Path) -> int:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         os.close(descriptor)
+
+
+def open_in_place(path: Path) -> BinaryIO:
+    """Open or create a regular file to change in place; links are not followed."""
+    return os.fdopen(_open_regular(path), "r+b")
+
+
+def _open_regular(path: Path) -> int:
+    """Open or create a file to change in place; a link could lead to any file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link, which is not followed: remove it.") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{path} is not a regular file: remove it.")
+    return descriptor
 
 
 def _is_lockable(descriptor: int) -> bool:

@@ -382,6 +382,7 @@ def test_reads_templates(tmp_path: Path, name: type):
         ("n.txt", "n01\t \n", "'n01' has no name"),
         ("n.txt", "\tgoose", "no class, or an empty one"),
         ("n.json", "{", "n.json is not JSON"),
+        ("n.json", "[" * 100_000, r"n.json is not JSON \(nested too deep\)"),
         ("n.json", "[]", "n.json holds no classes"),
         ("n.json", '["goose"]', "n.json holds no classes"),
         ("n.json", "{}", "n.json holds no classes"),

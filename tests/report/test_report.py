@@ -443,6 +443,22 @@ def test_hostile_names_stay_text(tmp_path: Path):
         assert not [node for node in xml(path) if "script" in node.tag]
 
 
+def test_control_characters_in_names_are_marked(tmp_path: Path):
+    """As a figure in SVG can hold none."""
+    name = "a\x1b[31mb"
+    records = [
+        replace(record, model=record.model + name, backbone=name)
+        for record in fake_records(directions=4)
+        if record.quantity in {"accuracy", "effective_robustness", "importance"}
+    ]
+
+    text = write_report(records, tmp_path).read_text("utf-8")
+
+    assert "a\ufffd[31mb" in text
+    assert [*tmp_path.glob("figures/*.svg")]
+    assert "\x1b" not in text
+
+
 def test_caution_of_the_lab_comes_first(tmp_path: Path):
     lab = measured(model("zero-shot", name="lab:zero-shot"), "polysemanticity", 1.0)
 

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from PIL import Image, UnidentifiedImageError
 
 from .._io import read_bytes
+from .._text import replace_control_characters
 from .decode import (
     DECODE_ERRORS,
     PIXEL_LIMIT_VARIABLE,
@@ -185,8 +186,9 @@ def _run_decoder(path: Path, decoder: Callable[[], Image.Image]) -> Image.Image:
         raise UnreadableImage(_unreadable_message(path, "it is not an image")) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(
-            f"Cannot read the image {path} ({str(error).rstrip('.')}): set {PIXEL_LIMIT_VARIABLE} "
-            "to its number of pixels if it is what it should be, or remove it."
+            f"Cannot read the image {replace_control_characters(str(path))} "
+            f"({str(error).rstrip('.')}): set {PIXEL_LIMIT_VARIABLE} to its number of pixels if it "
+            "is what it should be, or remove it."
         ) from error
     except DECODE_ERRORS as error:
         # the bytes are in memory: an errno means that the system failed
@@ -207,11 +209,13 @@ def _crop_border(image: Image.Image, border: int, path: Path) -> Image.Image:
 
 
 def _unreadable_message(path: Path, reason: object) -> str:
-    return f"Cannot read the image {path} ({reason}): replace the file or remove it."
+    shown = replace_control_characters(str(path))
+    return f"Cannot read the image {shown} ({reason}): replace the file or remove it."
 
 
 def _io_error(path: Path, error: OSError) -> OSError:
     """Return the same kind of error with the image's name; the image may be intact."""
     reason = error.strerror or os.strerror(error.errno or 0)
-    text = f"Cannot read the image {path} ({reason}): put that right and run again."
+    shown = replace_control_characters(str(path))
+    text = f"Cannot read the image {shown} ({reason}): put that right and run again."
     return OSError(error.errno, text)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from .image_set import ImageSet, UnreadableImage
 
+_SAFE_PATH = "PYTHONSAFEPATH"
 _MAX_WORKERS = 8  # enough to keep a large device busy; more only take memory
 
 
@@ -79,17 +80,19 @@ def _load_in_thread(
 def _load_with_workers(
     reader: "_BatchReader", batches: Sequence[range], workers: int, *, pinned: bool
 ) -> Iterator[LoadedBatch]:
-    loader = DataLoader(
-        list(batches),  # pyright: ignore[reportArgumentType]
-        batch_size=None,
-        collate_fn=reader,  # pyright: ignore[reportArgumentType]
-        num_workers=workers,
-        pin_memory=pinned,
-        multiprocessing_context=_start_method(),
-        worker_init_fn=_die_with_parent,
-    )
     with _worker_errors():
-        yield from loader
+        with _without_current_folder():
+            loader = DataLoader(
+                list(batches),  # pyright: ignore[reportArgumentType]
+                batch_size=None,
+                collate_fn=reader,  # pyright: ignore[reportArgumentType]
+                num_workers=workers,
+                pin_memory=pinned,
+                multiprocessing_context=_start_method(),
+                worker_init_fn=_die_with_parent,
+            )
+            loaded = iter(loader)  # which starts the workers
+        yield from loaded
 
 
 def _is_picklable(transform: Callable[[Image.Image], Tensor]) -> bool:
@@ -103,11 +106,26 @@ def _is_picklable(transform: Callable[[Image.Image], Tensor]) -> bool:
 def _start_method() -> BaseContext:
     """Never fork this process: it has threads, whose locks would stay locked in a fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
+        os.environ["PYTHONSAFEPATH"] = "1"  # workers start one by one, as batches are asked for
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, not per worker
-    _start_forkserver()
+    with _safe_import_path():
+        _start_forkserver()
     return context
+
+
+@contextmanager
+def _safe_import_path() -> Generator[None]:
+    """Keep new Python processes from importing modules of the current folder."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _die_with_parent(_: int) -> None:
@@ -124,6 +142,21 @@ def _start_forkserver() -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_current_folder() -> Generator[None]:
+    """Let processes started here import nothing from the current folder, which may be anyone's."""
+    # Python starts servers and workers as `python -c`, which looks there first.
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 @contextmanager

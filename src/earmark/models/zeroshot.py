@@ -219,8 +219,9 @@ def _read_class_names(path: Path) -> list[tuple[str, str]]:
 def _read_json_classes(path: Path) -> list[tuple[str, str]]:
     try:
         pairs = json.loads(_read_text(path), object_pairs_hook=tuple)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}): give {{FOLDER: NAME}}.") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = error if isinstance(error, ValueError) else "nested too deep"
+        raise ValueError(f"{path} is not JSON ({reason}): give {{FOLDER: NAME}}.") from error
     if not pairs or not isinstance(pairs, tuple):
         raise ValueError(f"{path} holds no classes: give a JSON object {{FOLDER: NAME}}.")
     classes = cast("tuple[tuple[str, Any], ...]", pairs)

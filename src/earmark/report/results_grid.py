@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
 
+from .._text import replace_control_characters
 from ..data.registry import dataset_title
 from ..quantities import AP_THRESHOLD, MIN_POSITIVES, SINGULAR_COUNT
 from ..records import Record, select
@@ -78,6 +79,23 @@ class TopDirection:
         return self.importance / self.mean
 
 
+_NAMES = ("model", "backbone", "pretraining", "dataset", "item", "note", "baseline")
+
+
+def _without_control_characters(records: Sequence[Record]) -> Sequence[Record]:
+    """Return records whose names can be drawn and printed."""
+    names = {getattr(record, name) for record in records for name in _NAMES}
+    marked = {text: shown for text in names if (shown := replace_control_characters(text)) != text}
+    if not marked:
+        return records
+    return [
+        replace(
+            record, **{name: marked.get(text := getattr(record, name), text) for name in _NAMES}
+        )
+        for record in records
+    ]
+
+
 @dataclass(frozen=True)
 class ResultsGrid:
     """Models of a study, arranged as in the paper's tables, with their records."""
@@ -92,6 +110,7 @@ class ResultsGrid:
     @classmethod
     def from_records(cls, records: Sequence[Record]) -> "ResultsGrid":
         """Arrange records; raise ValueError if none is of a model."""
+        records = _without_control_characters(records)
         if id_dataset := _find_id_dataset(records):
             records = [
                 replace(r, dataset="imagenet") if r.dataset == id_dataset else r for r in records

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from .._io import parse_json, read_bytes
+from .._io import open_in_place, parse_json, read_bytes
 from ..models._quiet import quiet
 
 LOG_FILENAME = "log.jsonl"
@@ -105,8 +105,9 @@ def _reopen_log(path: Path, start_step: int) -> Generator[TextIOWrapper]:
     lines = _complete_lines(read_bytes(path)) if path.exists() else []
     kept = takewhile(lambda entry: entry["step"] <= start_step, _parse_lines(lines, path))
     size = sum(len(line) for line, _ in zip(lines, kept, strict=False))
-    with path.open("ab") as file:
+    with open_in_place(path) as file:
         file.truncate(size)
+        file.seek(size)
         with TextIOWrapper(file, encoding="utf-8", newline="\n") as text_file:
             yield text_file
 

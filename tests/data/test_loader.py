@@ -1,0 +1,53 @@
+"""Decode workers: what they import, and images whose preprocessing fails."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+READ = """
+import multiprocessing, sys
+from pathlib import Path
+import torch
+from PIL import Image
+from earmark.data import loader
+from earmark.data.image_folder import read_unlabeled
+from earmark.models.preprocessing import Preprocessing
+
+methods = sys.argv[2:]
+multiprocessing.get_all_start_methods = lambda: methods
+transform = Preprocessing(8, (8, 8), (0.0,) * 3, (1.0,) * 3)
+images = read_unlabeled(Path(sys.argv[1]), name="images")
+batches = loader.load_batches(transform, images, [range(1)], 1, workers=1, device="cpu")
+print([batch.indices for batch in batches])
+"""
+HOSTILE = "open({canary!r}, 'w').close()\nraise SystemExit(1)\n"
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_no_process_imports_from_the_current_folder(tmp_path: Path, method: str):
+    strangers, canary = tmp_path / "strangers", tmp_path / "canary"
+    (strangers / "photos").mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(strangers / "photos" / "0.png")
+    for name in ("multiprocessing", "socket", "signal", "warnings", "threading"):
+        (strangers / f"{name}.py").write_text(HOSTILE.format(canary=str(canary)))
+    script = tmp_path / "read.py"
+    script.write_text(READ)
+    environment = {key: os.environ[key] for key in os.environ if key != "PYTHONSAFEPATH"}
+
+    ran = subprocess.run(  # noqa: S603 (the script above)
+        [sys.executable, script, "photos", method],
+        cwd=strangers,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert not canary.exists()
+    assert ran.stdout == "[[0]]\n", ran.stderr
