@@ -197,7 +197,7 @@ def _describe_within(row: SignatureRow, value: float) -> str:
     name, (n, alone) = largest
     if alone is not None:
         text += f"; {name} alone ({n} models) {format_fixed(alone)}"
-    two_way, two_way_p = numbers.get("spearman_two_way"), numbers.get("p_two_way")
+    two_way, two_way_p = numbers.get("pearson_two_way"), numbers.get("p_two_way")
     if two_way is not None and two_way_p is not None:
         freedom = numbers.get("degrees_of_freedom_two_way") or 0
         text += (

@@ -344,7 +344,7 @@ def _within_numbers(
         by_data = residual_test(values, robustness, [factors[PRETRAINING]], n_draws=0)
         numbers["spearman_within_pretraining"] = by_data.value
     if two_way:
-        numbers["spearman_two_way"] = two_way.value
+        numbers["pearson_two_way"] = two_way.value
         numbers["p_two_way"] = two_way.p
         numbers["degrees_of_freedom_two_way"] = two_way.degrees_of_freedom
     return numbers
