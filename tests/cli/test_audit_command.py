@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from helpers.report_fakes import fake_records
 from typer.testing import CliRunner
 
 from earmark.cli import app
-from earmark.records import write_records
+from earmark.records import Record, write_records
 from earmark.report.formatting import MINUS
 
 run = CliRunner().invoke
@@ -154,3 +155,40 @@ def test_the_papers_audit_needs_no_torch():
 
 def test_help_has_an_example():
     assert "earmark audit --paper" in run(app, ["audit", "--help"]).stdout
+
+
+def test_a_pool_of_independent_models_has_intervals_in_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    records: list[Record] = []
+    for k in range(24):
+        role = ("zero-shot", "finetuned")[k % 2]
+        blank = Record(f"m{k}", f"B{k // 2}", "web", role, "", 0.0)
+        imagenet = {"dataset": "imagenet"}
+        records += [
+            replace(
+                blank, quantity="effective_robustness", baseline="own", value=(k * 7 % 24) / 99
+            ),
+            replace(blank, quantity="accuracy", value=0.4 + (k * 5 % 24) / 99, **imagenet),
+            replace(blank, quantity="activation_kurtosis", value=3.0 + k * 11 % 24, **imagenet),
+        ]
+    write_records(tmp_path / "records.parquet", records)
+
+    shown = run(app, ["audit", str(tmp_path)])
+
+    assert shown.exit_code == 0, shown.output
+    rows = [line for line in shown.stdout.splitlines() if line.startswith("  Change in a family")]
+    assert rows
+    assert all(" to " in line and len(line) <= 80 for line in rows)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/auditing.md"])
+def test_the_tables_in_the_docs_are_what_is_printed(page: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = (Path(__file__).parents[2] / page).read_text("utf-8")
+    (block,) = re.findall(r"```text\n( +n  Spearman.*?)```", text, re.DOTALL)
+
+    printed = run(app, ["audit", "--paper"]).stdout.splitlines()
+
+    assert {line.rstrip() for line in block.splitlines()} <= {line.rstrip() for line in printed}

@@ -97,12 +97,16 @@ def _correlation_lines(result: "Audit") -> list[str]:
         return []
     rows = [heads, *(row for of_signature in blocks.values() for row in of_signature)]
     label, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
-    if label + sum(widths) + 2 * len(widths) + 2 > MAX_WIDTH:
-        widths.pop()  # Kendall's is in the files
+    # In a narrow terminal columns move together; then Kendall's is left to the files.
+    gap, count = next(
+        (gap, count)
+        for count, gap in ((len(widths), 2), (len(widths), 1), (len(widths) - 1, 1))
+        if count < len(widths) or 2 + label + sum(widths) + gap * count <= MAX_WIDTH
+    )
 
     def line(row: tuple[str, ...]) -> str:
-        cells = zip(row[1 : len(widths) + 1], widths, strict=True)
-        return f"  {row[0]:<{label}}" + "".join(f"  {text:>{width}}" for text, width in cells)
+        cells = zip(row[1 : count + 1], widths, strict=False)
+        return f"  {row[0]:<{label}}" + "".join(f"{text:>{gap + width}}" for text, width in cells)
 
     lines = [f"[bold]{line(heads)}[/]"]
     for title, of_signature in blocks.items():

@@ -261,7 +261,7 @@ def describe_power(audit: Audit) -> list[str]:
     if held and row.test and row.test_given:
         texts.append(
             f"With {held} held, these models leave {row.test.degrees_of_freedom} degrees of "
-            f"freedom, and given accuracy {row.test_given.degrees_of_freedom}: *not supported* "
+            f"freedom, and given accuracy {row.test_given.degrees_of_freedom}: “not supported” "
             "says little here. Were the models independent, the shares would be "
             f"{_join_shares(one.power_if_independent for one in found)}."
         )
@@ -270,7 +270,7 @@ def describe_power(audit: Audit) -> list[str]:
 
 def _list_powers(found: Sequence[VerdictPower]) -> str:
     return join_words(
-        f"{format_fixed(one.power) if one.power else 'none'} of them at a Spearman correlation of "
+        f"{format_fixed(one.power)} of them at a Spearman correlation of "
         f"{format_fixed(one.correlation)} with robustness"
         for one in found
     )

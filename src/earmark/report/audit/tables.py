@@ -27,19 +27,20 @@ from .contrasts import POOLED, SignatureRow
 NO_VALUE = "-"
 AUDIT_ROLE_TITLES = ROLE_TITLES | {POOLED: "Pooled"}
 CORRELATION_LEGEND = (
-    "p of Spearman, before correction, with the backbone and the pretraining data held that "
-    "models share. In brackets 95 % intervals, for independent models or from "
+    "p: of no association beyond the backbone and the pretraining data that models share, before "
+    "correction. Change in a family: zero-shot minus finetuned. Within: values less their "
+    "backbone's mean. In brackets 95 % intervals: of independent models, or from "
     f"{MIN_CLUSTERS} clusters on; from {MIN_MODELS_CI} models, given accuracy from "
     f"{MIN_MODELS_PARTIAL_CI}."
 )
 _CORRELATION_CAPTION = (
     "Rank correlations over the models of a role; of changes within a family (zero-shot minus "
     "finetuned); within backbones (values less their backbone's mean); and pooled over roles. "
-    "p-values: permutations, of residuals on the backbone and the pretraining data where models "
-    "share these; within backbones, permutations of the models of each, or the former where "
-    "that is larger and this below 5 %. Intervals: 95 %, percentile bootstrap over independent "
-    f"models, or jackknife over clusters from {MIN_CLUSTERS} on. Given accuracy: partial on "
-    "ImageNet accuracy, or its change. With accuracy: of the signature with ImageNet accuracy. "
+    "p-values: permutations, of residuals on the backbone and the pretraining data that models "
+    "share; within backbones, of the models of each, or the former where this is 5 % or less and "
+    "the former is larger. Intervals: 95 %, percentile bootstrap over independent models, or "
+    f"jackknife over clusters from {MIN_CLUSTERS} on. Given accuracy: partial on ImageNet "
+    "accuracy, or on its change. With accuracy: of the signature with ImageNet accuracy. "
     "Corrected: after Holm over the primary signatures within the zero-shot role, else with "
     "false-discovery control. Post hoc: chosen after the data had been seen."
 )

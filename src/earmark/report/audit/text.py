@@ -151,6 +151,7 @@ def audit_sentences(audit: Audit) -> dict[str, list[str]]:
         verdicts.setdefault(_describe_signature(audit, signature), []).append(signature.title)
     sections = {
         "Verdicts": [f"{'; '.join(titles)}. {text}" for text, titles in verdicts.items()],
+        "Power of the verdicts": describe_power(audit),
         "What each contrast can support": describe_contrasts(audit),
         "Change within families": [*describe_families(audit), *post_hoc_notes(audit)],
         "Within backbones": describe_backbones(audit),
@@ -161,7 +162,6 @@ def audit_sentences(audit: Audit) -> dict[str, list[str]]:
         ],
         "Controls": describe_controls(audit),
         "Sensitivity": describe_sensitivity(audit),
-        "Power": describe_power(audit),
         "How to read this": _cautions(audit),
     }
     title = dataset_title(audit.id_dataset)
