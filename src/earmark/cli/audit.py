@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ..report.audit.audit import Audit
 
 
+MAX_WIDTH = 80
+
+
 def audit(
     study: Annotated[Path | None, typer.Argument(help="Folder of a study's records.")] = None,
     paper: Annotated[
@@ -26,9 +29,10 @@ def audit(
     """Test whether each signature correlates with effective robustness across models.
 
     The models are those of a study, or of the paper (--paper). The audit computes rank
-    correlations within each role and pooled, alone and given accuracy on ImageNet, and the
-    error of predicting the robustness of left-out models. It judges each signature as
-    supported, not supported or inconclusive, and gives the reasons.
+    correlations within each role, of changes within a family, within backbones and pooled,
+    alone and given accuracy on ImageNet, and the error of predicting the robustness of
+    left-out models. It judges each signature as supported, not supported or inconclusive, and
+    gives the reasons.
 
     It writes audit.md, audit.csv, audit-left-out.csv and audit.tex.
     """
@@ -76,20 +80,35 @@ def _print_audit(result: "Audit") -> None:
 
 def _correlation_lines(result: "Audit") -> list[str]:
     """Return lines of fixed columns, beneath the title of each signature."""
-    from ..report.audit.tables import AUDIT_ROLE_TITLES, format_coefficient, format_p_value
+    from ..report.audit.tables import contrast_title, format_coefficient, format_p_value
 
-    line = "  {:<10} {:>3} {:>22} {:>7} {:>22} {:>7}".format
-    blocks: dict[str, list[str]] = {}
+    heads = ("", "n", "Spearman", "p", "given accuracy", "Kendall")
+    blocks: dict[str, list[tuple[str, ...]]] = {}
     for row in result.rows:
         spearman = row.correlations.spearman
         if spearman.value is None:
             continue
-        p = "" if spearman.p is None else format_p_value(spearman.p).removeprefix("p ")
+        p = "-" if spearman.p is None else format_p_value(spearman.p).removeprefix("p ")
         given = format_coefficient(row.correlations.spearman_given)
         kendall = format_coefficient(row.correlations.kendall, interval=False)
-        cells = spearman.n, format_coefficient(spearman), p, given, kendall
-        rows = blocks.setdefault(f"[bold]{row.signature.title}[/]", [])
-        rows.append(line(AUDIT_ROLE_TITLES[row.role], *cells))
-    heads = line("", "n", "Spearman", "p", "given accuracy", "Kendall")
-    lines = [line for title, rows in blocks.items() for line in (title, *rows)]
-    return [f"[bold]{heads}[/]", *lines] if lines else []
+        cells = str(spearman.n), format_coefficient(spearman), p, given, kendall
+        blocks.setdefault(row.signature.title, []).append((contrast_title(row), *cells))
+    if not blocks:
+        return []
+    rows = [heads, *(row for of_signature in blocks.values() for row in of_signature)]
+    label, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    # In a narrow terminal columns move together; then Kendall's is left to the files.
+    gap, count = next(
+        (gap, count)
+        for count, gap in ((len(widths), 2), (len(widths), 1), (len(widths) - 1, 1))
+        if count < len(widths) or 2 + label + sum(widths) + gap * count <= MAX_WIDTH
+    )
+
+    def line(row: tuple[str, ...]) -> str:
+        cells = zip(row[1 : count + 1], widths, strict=False)
+        return f"  {row[0]:<{label}}" + "".join(f"{text:>{gap + width}}" for text, width in cells)
+
+    lines = [f"[bold]{line(heads)}[/]"]
+    for title, of_signature in blocks.items():
+        lines += [f"[bold]{title}[/]", *map(line, of_signature)]
+    return lines

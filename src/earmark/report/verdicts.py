@@ -3,6 +3,7 @@
 References:
     Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
     Statistics 1979.
+    Benjamini and Hochberg, Controlling the false discovery rate, JRSS B 1995.
 """
 
 from collections.abc import Sequence
@@ -29,14 +30,18 @@ RULE = (
     "inconclusive."
 )
 AUDIT_RULE = (
-    "A signature is supported within a role if its Spearman correlation with effective "
+    "A signature is supported in a contrast if its Spearman correlation with effective "
     "robustness has the sign that the paper claims (any sign where it claims none), alone "
     "and given accuracy on ImageNet; if both 95 % intervals exclude 0 (an interval that could "
-    "not be computed is not held against it); and if both "
-    "permutation tests reject at 5 % after Holm's correction over the signatures tested in "
-    "that role. It is not supported if one of these fails: these models do not show it, "
-    f"which is no proof that it is absent. With fewer than {MIN_MODELS_PARTIAL_CI} models "
-    "it is inconclusive. Correlations pooled over roles are shown and never judged."
+    "not be computed is not held against it); and if both permutation tests reject at 5 % after "
+    "correction. It is not supported if one of these fails: these models do not show it, "
+    f"which is no proof that it is absent. With fewer than {MIN_MODELS_PARTIAL_CI} models, or "
+    "without a test, it is inconclusive. Primary are activation kurtosis, the largest importance "
+    "÷ mean and unique concepts within the zero-shot role, corrected after Holm for those of "
+    "the three that were measured. All other signatures within roles and families are secondary, "
+    "with false-discovery control (Benjamini and Hochberg) over all of them. Correlations within "
+    "backbones and pooled over roles are shown and never judged, nor is a contrast that was "
+    "chosen after its data had been seen (post hoc)."
 )
 
 
@@ -121,6 +126,21 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
+def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values with false-discovery control; None (no test) is not counted.
+
+    >>> benjamini_hochberg([0.01, None, 0.04, 0.03])
+    [0.03, None, 0.04, 0.04]
+    """
+    order = sorted(((p, k) for k, p in enumerate(p_values) if p is not None), reverse=True)
+    corrected: list[float | None] = [None] * len(p_values)
+    lowest = 1.0
+    for above, (p, k) in enumerate(order):
+        lowest = min(lowest, p * len(order) / (len(order) - above))
+        corrected[k] = lowest
+    return corrected
+
+
 def judge_signature(
     correlations: RankCorrelations, adjusted_p: Sequence[float | None], *, claimed_sign: bool
 ) -> tuple[AuditVerdict, list[str]]:
@@ -132,6 +152,8 @@ def judge_signature(
     alone, given = correlations.spearman, correlations.spearman_given
     if alone.n < MIN_MODELS_PARTIAL_CI:
         return "inconclusive", [f"fewer than {MIN_MODELS_PARTIAL_CI} models"]
+    if alone.value is not None and alone.p is None:
+        return "inconclusive", [alone.note or "no test"]
     sign = 1.0 if claimed_sign else (alone.value or 0.0)
     reasons = [
         *_objections(alone, adjusted_p[0], sign),

@@ -118,6 +118,27 @@ def rank_correlations(
     )
 
 
+def rank_coefficients(
+    signature: ArrayLike, robustness: ArrayLike, accuracy: ArrayLike
+) -> RankCorrelations:
+    """Return the four coefficients alone, without intervals and tests."""
+    columns = as_model_columns(signature=signature, robustness=robustness, accuracy=accuracy)
+    x, y, a = (np.unique(column, return_inverse=True)[1].astype("f8") for column in columns)
+    n = len(x)
+    if note := _undefined_reason(x, y):
+        undefined = Correlation(None, n, note=note)
+        return RankCorrelations(undefined, undefined, undefined, undefined)
+    values = _coefficients(x[None], y[None], a[None])[:, 0]
+    return RankCorrelations(
+        *(
+            Correlation(float(values[k]), n)
+            if np.isfinite(values[k]) and not (k > 1 and n < MIN_MODELS_PARTIAL)
+            else Correlation(None, n, note=_partial_undefined_reason(a))
+            for k in range(4)
+        )
+    )
+
+
 def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
     """Return Spearman's coefficient; None where a column is constant."""
     x, y = as_model_columns(x=x, y=y)

@@ -1,34 +1,31 @@
 """Audit: signatures correlated with effective robustness over models."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any
 
 from ..._tabular import Tabular
-from ...quantities import (
-    PAPER_COUNT,
-    SINGULAR_COUNT,
-    AuditSpec,
-    Quantity,
-    Reduction,
-    Variant,
-    all_quantities,
-)
+from ...quantities import PAPER_COUNT, SINGULAR_COUNT, Quantity, Variant, all_quantities
 from ...records import Record
 from ...statistics.leave_group_out import GroupCVResult, leave_group_out_rmse
-from ...statistics.rank_correlation import (
-    MIN_MODELS_CI,
-    Correlation,
-    RankCorrelations,
-    rank_correlations,
+from ...statistics.rank_correlation import MIN_MODELS, MIN_MODELS_CI, spearman
+from ..paper_values import match_paper_models, paper_noclip_row, paper_value, read_facts
+from ..results_grid import COMPARED_ROLES, CONTROL_TITLES, ResultsGrid
+from ..verdicts import benjamini_hochberg, holm, judge_signature
+from .contrasts import (
+    ACCURACY_PREDICTOR,
+    POOLED,
+    PRIMARY_ROLE,
+    AuditedModel,
+    PathSummary,
+    Signature,
+    SignatureRow,
+    backbone_rows,
+    family_rows,
+    pooled_rows,
+    role_rows,
 )
-from ..paper_values import paper_value, read_facts
-from ..results_grid import COMPARED_ROLES, ResultsGrid
-from ..verdicts import AuditVerdict, holm, judge_signature
-
-POOLED = "pooled"
-"""Stands in a role's place for the models of all roles together."""
 
 # What left-out models share: data gives few groups, the other leaves siblings in the fit.
 LEFT_OUT_GROUPS = {"data": "pretraining data", "family": "backbone and data"}
@@ -38,75 +35,29 @@ PRIMARY_PREDICTORS = "the signatures"
 ALL_PREDICTORS = "signatures and accuracy"
 
 
-@dataclass(frozen=True)
-class Signature:
-    """Audited variant of a quantity."""
-
-    key: str  # in files
-    title: str
-    quantity: str
-    fields: Mapping[str, object]
-    spec: AuditSpec
-    reduction: Reduction = ""
-
-
-ACCURACY_PREDICTOR = Signature(
-    "accuracy",
-    "ImageNet accuracy",
-    "accuracy",
-    {"dataset": "imagenet", "variant": ""},
-    AuditSpec(claimed_sign=False),
-)  # no signature, but what any signature must add to
-
-
-@dataclass(frozen=True)
-class AuditedModel:
-    """One model of an audit; robustness and accuracy are fractions."""
-
-    model: str
-    role: str
-    data: str
-    family: str  # backbone and pretraining data
-    robustness: float
-    accuracy: float
-    signatures: Mapping[str, float]
-
-    @property
-    def values(self) -> Mapping[str, float]:
-        """Signatures and accuracy by key."""
-        return {**self.signatures, ACCURACY_PREDICTOR.key: self.accuracy}
-
-
-@dataclass(frozen=True)
-class SignatureRow:
-    """Correlations of one signature with robustness within one role, and the verdict."""
-
-    signature: Signature
-    role: str
-    correlations: RankCorrelations
-    accuracy_correlation: Correlation | None = None
-    adjusted_p: tuple[float | None, float | None] = (None, None)  # alone, given accuracy
-    verdict: AuditVerdict | None = None  # None of accuracy, and pooled
-    reasons: Sequence[str] = ()
-
-
 @dataclass(frozen=True, repr=False)
 class Audit(Tabular):
-    """Result of an audit: correlations by signature and role, and errors of prediction."""
+    """Result of an audit: correlations by signature and contrast, and errors of prediction."""
 
     models: Sequence[AuditedModel]
     baseline_name: str
     id_dataset: str  # empty if it is ImageNet
     rows: Sequence[SignatureRow]  # signature by signature, accuracy last
     errors: Mapping[tuple[str, str], Mapping[str, GroupCVResult]]  # by role and group
+    paths: Sequence[PathSummary] = ()  # of interpolated models, one for each family
+    controls: Sequence[AuditedModel] = ()  # in no correlation
+    further_baselines: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict[str, Mapping[str, float]]
+    )  # robustness by model above the other baselines
     paper: bool = False
 
     def columns(self) -> Mapping[str, Sequence[Any]]:
-        """Return one row for each signature and role."""
+        """Return one row for each signature and contrast."""
         spearman = [row.correlations.spearman for row in self.rows]
         return {
             "signature": [row.signature.key for row in self.rows],
-            "role": [row.role for row in self.rows],
+            "contrast": [row.contrast for row in self.rows],
+            "stratum": [row.stratum for row in self.rows],
             "n": [correlation.n for correlation in spearman],
             "spearman": [correlation.value for correlation in spearman],
             **{name: [getattr(c, name) for c in spearman] for name in ("low", "high", "p")},
@@ -165,20 +116,56 @@ def _title(quantity: Quantity, variant: Variant) -> str:
 
 def collect_audited_models(grid: ResultsGrid) -> list[AuditedModel]:
     """Return the zero-shot, finetuned and supervised models with accuracy and robustness."""
-    baseline, signatures = _baseline_name(grid), audited_signatures()
-    models: list[AuditedModel] = []
-    for _, role, model in grid.models():
-        robust = grid.first(model, "effective_robustness", baseline=baseline)
-        accuracy = _read_signature(grid, model, ACCURACY_PREDICTOR)
-        if role not in COMPARED_ROLES or robust is None or accuracy is None:
-            continue
-        values = {
-            s.key: v for s in signatures if (v := _read_signature(grid, model, s)) is not None
-        }
-        data = robust.pretraining or model
-        family = f"{robust.backbone or model} · {data}"
-        models.append(AuditedModel(model, role, data, family, robust.value, accuracy, values))
-    return models
+    models = [_read_model(grid, model, role) for _, role, model in grid.models()]
+    return [model for model in models if model and model.role in COMPARED_ROLES]
+
+
+def _collect_controls(grid: ResultsGrid) -> list[AuditedModel]:
+    """Return the control models with accuracy and robustness; their role is their title."""
+    titles = {control.model: CONTROL_TITLES[control.group] for control in grid.controls}
+    models = [_read_model(grid, model, title) for model, title in titles.items()]
+    return [model for model in models if model]
+
+
+def _read_model(grid: ResultsGrid, model: str, role: str) -> AuditedModel | None:
+    robust = grid.first(model, "effective_robustness", baseline=_baseline_name(grid))
+    accuracy = _read_signature(grid, model, ACCURACY_PREDICTOR)
+    if robust is None or accuracy is None:
+        return None
+    values = {
+        s.key: v for s in audited_signatures() if (v := _read_signature(grid, model, s)) is not None
+    }
+    data, backbone = robust.pretraining or model, robust.backbone or model
+    numbers = robust.value, accuracy, values
+    return AuditedModel(model, role, backbone, data, f"{backbone} · {data}", *numbers)
+
+
+def _summarize_paths(grid: ResultsGrid, signatures: Sequence[Signature]) -> list[PathSummary]:
+    """Correlate signatures with robustness along each family's interpolated models."""
+    found: list[PathSummary] = []
+    for row in grid.rows:
+        path = [_read_model(grid, model, role) for _, role, model in row.alpha_path]
+        for signature in signatures:
+            members = [model for model in path if model and signature.key in model.values]
+            if len(members) < MIN_MODELS:
+                continue
+            values = [model.values[signature.key] for model in members]
+            value = spearman(values, [model.robustness for model in members])
+            if value is not None:
+                found.append(PathSummary(signature, row.label, len(members), value))
+    return found
+
+
+def _read_further_baselines(
+    grid: ResultsGrid, models: Sequence[AuditedModel]
+) -> dict[str, dict[str, float]]:
+    """Return the robustness of models above each baseline but the audit's own."""
+    found: dict[str, dict[str, float]] = {}
+    for model in models:
+        for record in grid.records(model.model, "effective_robustness"):
+            if record.baseline != _baseline_name(grid):
+                found.setdefault(record.baseline, {})[model.model] = record.value
+    return found
 
 
 def _baseline_name(grid: ResultsGrid) -> str:
@@ -209,19 +196,41 @@ def _coordinate(record: Record) -> float:
 
 
 def paper_records() -> list[Record]:
-    """Return the paper's Tables 1 to 4, 6 and 7 as records; "< 1" point is .5."""
+    """Return the paper's Tables 1 to 4, 6, 7 and 8 as records; "< 1" point is .5."""
     models = dict.fromkeys(
         (row["backbone"], row["pretraining"], row["role"])
         for row in read_facts("paper_models.csv")
         if row["role"] in COMPARED_ROLES
     )
-    return [
+    records = [
         replace(Record(" · ".join(model), *model, quantity, number.value), **fields)
         for model in models
         for table, (quantity, fields) in _PAPER_TABLES.items()
         if (number := paper_value(table, model))
     ]
+    noclip = paper_noclip_row()
+    (source,) = {
+        (row["backbone"], row["pretraining"])
+        for row in read_facts("paper_models.csv")
+        if row["role"] == "NoCLIP"
+    }
+    return records + [
+        replace(
+            Record("NoCLIP", *source, "other", quantity, noclip[title].value),
+            group="no-clip",
+            **_PAPER_TABLES[table][1],
+        )
+        for table, (quantity, title) in _NOCLIP_COLUMNS.items()
+    ]
 
+
+_NOCLIP_COLUMNS = {
+    1: ("effective_robustness", "effective robustness"),
+    2: ("activation_kurtosis", "activation kurtosis"),
+    3: ("unique_concepts", "unique concepts"),
+    4: ("accuracy", "ImageNet accuracy"),
+}
+"""Columns of the paper's Table 8, by the number of the table of the same quantity."""
 
 _PAPER_TABLES: Mapping[int, tuple[str, Mapping[str, object]]] = {
     1: ("effective_robustness", {"dataset": "shifts", "baseline": "paper"}),
@@ -242,55 +251,68 @@ def audit(grid: ResultsGrid, *, paper: bool = False) -> Audit:
             "effective robustness: measure the shifts first. Off ImageNet, that needs a baseline: "
             "[baseline] in the study's TOML, or --baseline FILE of a scan."
         )
+    signatures = (*audited_signatures(), ACCURACY_PREDICTOR)
     by_role = {role: [m for m in models if m.role == role] for role in COMPARED_ROLES}
     groups = {role: members for role, members in by_role.items() if members}
-    rows = [row for role, members in groups.items() for row in _judge_role(role, members)]
+    rows = [row for role, members in groups.items() for row in role_rows(role, members, signatures)]
+    keys = [row.signature.key for row in rows]
+    # Numbers of the paper's own models were seen before these contrasts were chosen.
+    post_hoc = paper or bool(match_paper_models(grid))
+    further = [*family_rows(models, signatures), *backbone_rows(rows, models)]
+    rows += [replace(row, post_hoc=post_hoc) for row in further]
+    rows = _judge(rows)
     if len(groups) > 1:  # pooled: enough models, of signatures that several roles have
         groups[POOLED] = models
-        keys = [row.signature.key for row in rows]
         rows += [
             row
-            for row in _correlate(POOLED, models)
+            for row in pooled_rows(models, signatures)
             if keys.count(row.signature.key) > 1 and row.correlations.spearman.n >= MIN_MODELS_CI
         ]
-    order = [*(signature.key for signature in audited_signatures()), ACCURACY_PREDICTOR.key]
+    order = [signature.key for signature in signatures]
     rows.sort(key=lambda row: order.index(row.signature.key))
     errors = {
         (role, group): _prediction_errors(members, [getattr(model, group) for model in members])
         for role, members in groups.items()
         for group in LEFT_OUT_GROUPS
     }
-    return Audit(models, _baseline_name(grid), grid.id_dataset, rows, errors, paper=paper)
+    return Audit(
+        models,
+        _baseline_name(grid),
+        grid.id_dataset,
+        rows,
+        errors,
+        _summarize_paths(grid, signatures),
+        _collect_controls(grid),
+        _read_further_baselines(grid, models),
+        paper=paper,
+    )
 
 
-def _judge_role(role: str, models: Sequence[AuditedModel]) -> list[SignatureRow]:
-    """Return the rows of one role, whose p-values are corrected together."""
-    *rows, accuracy = _correlate(role, models)
-    alone = holm([row.correlations.spearman.p for row in rows])
-    given = holm([row.correlations.spearman_given.p for row in rows])
-    judged: list[SignatureRow] = []
-    for row, p in zip(rows, zip(alone, given, strict=True), strict=True):
-        sign = row.signature.spec.claimed_sign
-        verdict, reasons = judge_signature(row.correlations, p, claimed_sign=sign)
-        judged.append(replace(row, adjusted_p=p, verdict=verdict, reasons=reasons))
-    return [*judged, accuracy]
+def _judge(rows: Sequence[SignatureRow]) -> list[SignatureRow]:
+    """Correct the p-values of judged rows, primary and secondary apart, and judge them."""
+    judged = [_is_judged(row) for row in rows]
+    primary = [_is_primary(row) for row in rows]
+    found = [
+        replace(row, is_primary=is_primary) for row, is_primary in zip(rows, primary, strict=True)
+    ]
+    for wanted, correct in ((True, holm), (False, benjamini_hochberg)):
+        at = [k for k in range(len(rows)) if judged[k] and primary[k] is wanted]
+        alone = correct([rows[k].correlations.spearman.p for k in at])
+        given = correct([rows[k].correlations.spearman_given.p for k in at])
+        for k, p in zip(at, zip(alone, given, strict=True), strict=True):
+            sign = rows[k].signature.spec.claimed_sign
+            verdict, reasons = judge_signature(rows[k].correlations, p, claimed_sign=sign)
+            found[k] = replace(found[k], adjusted_p=p, verdict=verdict, reasons=reasons)
+    return found
 
 
-def _correlate(role: str, models: Sequence[AuditedModel]) -> list[SignatureRow]:
-    rows: list[SignatureRow] = []
-    for signature in (*audited_signatures(), ACCURACY_PREDICTOR):
-        members = [model for model in models if signature.key in model.values]
-        if not members:
-            continue
-        values = [model.values[signature.key] for model in members]
-        robustness = [model.robustness for model in members]
-        accuracy = [model.accuracy for model in members]
-        row = SignatureRow(signature, role, rank_correlations(values, robustness, accuracy))
-        if signature is not ACCURACY_PREDICTOR and role != POOLED:
-            with_accuracy = rank_correlations(values, accuracy, robustness).spearman
-            row = replace(row, accuracy_correlation=with_accuracy)
-        rows.append(row)
-    return rows
+def _is_judged(row: SignatureRow) -> bool:
+    is_signature = row.signature is not ACCURACY_PREDICTOR
+    return is_signature and row.contrast in {"role", "family"} and not row.post_hoc
+
+
+def _is_primary(row: SignatureRow) -> bool:
+    return row.role == PRIMARY_ROLE and row.signature.spec.primary
 
 
 def _prediction_errors(

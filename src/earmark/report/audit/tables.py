@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ...data.registry import dataset_title
+from ...statistics.clustered_correlation import MIN_CLUSTERS
 from ...statistics.leave_group_out import MEAN_PREDICTION_NOTE, GroupCVResult
 from ...statistics.rank_correlation import (
     MIN_MODELS_CI,
@@ -17,24 +18,31 @@ from .audit import (
     ALL_PREDICTORS,
     LEFT_OUT_GROUPS,
     MEAN_PREDICTOR,
-    POOLED,
     PRIMARY_PREDICTORS,
     Audit,
-    SignatureRow,
     audited_signatures,
 )
+from .contrasts import POOLED, SignatureRow
 
 NO_VALUE = "-"
 AUDIT_ROLE_TITLES = ROLE_TITLES | {POOLED: "Pooled"}
 CORRELATION_LEGEND = (
-    f"In brackets 95 % intervals, from {MIN_MODELS_CI} models on, given accuracy from "
-    f"{MIN_MODELS_PARTIAL_CI} on; p of Spearman, before the correction for several signatures."
+    "p: of no association beyond the backbone and the pretraining data that models share, before "
+    "correction. Change in a family: zero-shot minus finetuned. Within: values less their "
+    "backbone's mean. In brackets 95 % intervals: of independent models, or from "
+    f"{MIN_CLUSTERS} clusters on; from {MIN_MODELS_CI} models, given accuracy from "
+    f"{MIN_MODELS_PARTIAL_CI}."
 )
 _CORRELATION_CAPTION = (
-    "Rank correlations over the models of a role, and pooled over roles, with 95 % intervals "
-    "(percentile bootstrap over models) and p-values (permutations of models; given accuracy, of "
-    "residuals). Given accuracy: partial on ImageNet accuracy. With accuracy: of the signature "
-    "with ImageNet accuracy. Corrected: for the number of signatures in the role, after Holm."
+    "Rank correlations over the models of a role; of changes within a family (zero-shot minus "
+    "finetuned); within backbones (values less their backbone's mean); and pooled over roles. "
+    "p-values: permutations, of residuals on the backbone and the pretraining data that models "
+    "share; within backbones, of the models of each, or the former where this is 5 % or less and "
+    "the former is larger. Intervals: 95 %, percentile bootstrap over independent models, or "
+    f"jackknife over clusters from {MIN_CLUSTERS} on. Given accuracy: partial on ImageNet "
+    "accuracy, or on its change. With accuracy: of the signature with ImageNet accuracy. "
+    "Corrected: after Holm over the primary signatures within the zero-shot role, else with "
+    "false-discovery control. Post hoc: chosen after the data had been seen."
 )
 _ERROR_CAPTION = (
     "Root mean squared error over models, in percentage points. All models of the same "
@@ -79,21 +87,30 @@ def _correlation_table(audit: Audit) -> Table:
         "A1",
         "Signatures and effective robustness",
         caption,
-        ("Signature", "Role"),
+        ("Signature", "Contrast"),
         ("Models", "Verdict", "Spearman", "given accuracy", "with accuracy", "Kendall"),
         [_row(row) for row in audit.rows],
     )
+
+
+def contrast_title(row: SignatureRow) -> str:
+    """Return the title of a row's contrast, beneath its signature's."""
+    if row.contrast == "family":
+        return "Change in a family"
+    title = AUDIT_ROLE_TITLES[row.stratum or POOLED]
+    return f"{title}, within" if row.contrast == "backbone" else title
 
 
 def _row(row: SignatureRow) -> LabeledRow:
     correlations, (alone, given) = row.correlations, row.adjusted_p
     n, reasons = correlations.spearman.n, "; ".join(row.reasons)
     small = reasons if row.verdict == "inconclusive" else ""
-    return (row.signature.title, AUDIT_ROLE_TITLES[row.role]), (
+    post_hoc = Cell("post hoc", raw={"": "post hoc"}) if row.post_hoc else Cell()
+    return (row.signature.title, contrast_title(row)), (
         Cell(str(n), raw={"": n}),
         Cell(row.verdict, small, raw={"": row.verdict, "reasons": reasons})
         if row.verdict
-        else Cell(),
+        else post_hoc,
         _cell(correlations.spearman, alone),
         _cell(correlations.spearman_given, given),
         _cell(row.accuracy_correlation) if row.accuracy_correlation else Cell(),
@@ -115,7 +132,7 @@ def _cell(correlation: Correlation, adjusted_p: float | None = None) -> Cell:
     if p and adjusted_p is not None and adjusted_p != correlation.p:
         p += f", corrected {format_p_value(adjusted_p).removeprefix('p ')}"
     numbers = correlation.value, correlation.low, correlation.high, correlation.p, adjusted_p
-    raw = dict(zip(("", "low", "high", "p", "Holm p"), numbers, strict=True))
+    raw = dict(zip(("", "low", "high", "p", "corrected p"), numbers, strict=True))
     return Cell(
         format_coefficient(correlation, interval=False),
         "; ".join(filter(None, (format_interval(correlation, format_fixed), p))),

@@ -8,20 +8,25 @@ from ..._io import atomic_write
 from ...data.registry import dataset_title
 from ...statistics.leave_group_out import GroupCVResult
 from ...statistics.rank_correlation import MIN_MODELS_CI, MIN_MODELS_PARTIAL_CI, Correlation
-from ..formatting import format_estimate, format_fixed, format_points, rename_images
+from ..formatting import format_estimate, format_points, rename_images
 from ..tables.latex import to_latex
-from ..verdicts import AUDIT_RULE, GIVEN_PREFIX, min_detectable_correlation
-from .audit import (
-    ACCURACY_PREDICTOR,
-    ALL_PREDICTORS,
-    LEFT_OUT_GROUPS,
-    MEAN_PREDICTOR,
-    POOLED,
-    PRIMARY_PREDICTORS,
-    Audit,
-    Signature,
-    SignatureRow,
+from ..verdicts import AUDIT_RULE, GIVEN_PREFIX
+from .audit import ALL_PREDICTORS, LEFT_OUT_GROUPS, MEAN_PREDICTOR, PRIMARY_PREDICTORS, Audit
+from .contrast_text import (
+    describe_backbones,
+    describe_contrasts,
+    describe_controls,
+    describe_families,
+    describe_power,
+    describe_sensitivity,
+    join_words,
+    post_hoc_notes,
+    shared_factor_notes,
+    sign_conflicts,
 )
+from .contrasts import ACCURACY_PREDICTOR, POOLED, Signature, SignatureRow
+from .power import audit_power
+from .sensitivity import audit_sensitivity
 from .tables import AUDIT_ROLE_TITLES, audit_tables, format_coefficient
 
 SUMMARY_PREDICTORS = (MEAN_PREDICTOR, ACCURACY_PREDICTOR.title, PRIMARY_PREDICTORS, ALL_PREDICTORS)
@@ -39,12 +44,6 @@ _PAPER_NOTE = (
     "(taken as 0.5), so that some models tie."
 )
 _CAUTIONS = (
-    "A pooled correlation shows mostly that roles differ, which is the paper's own claim. "
-    "Only the correlations within a role can show whether a signature separates robust "
-    "from fragile models of one kind.",
-    "Models that share pretraining data or a backbone are not independent; pooled, neither "
-    "are those of a family in several roles: the intervals are then too narrow and the "
-    "p-values too small.",
     "Association is not cause: what correlates with robustness need not make a model robust.",
 )
 
@@ -74,20 +73,29 @@ def audit_json(audit: Audit) -> dict[str, object]:
     return {
         "baseline": audit.baseline_name,
         "models": [asdict(model) for model in audit.models],
-        "correlations": [
+        "correlations": [_flat_row(row) for row in audit.rows],
+        "paths": [
             {
-                "signature": row.signature.key,
-                "role": row.role,
-                **asdict(row.correlations),
-                "spearman_with_accuracy": row.accuracy_correlation
-                and asdict(row.accuracy_correlation),
-                "holm_p": row.adjusted_p[0],
-                "holm_p_given": row.adjusted_p[1],
-                "verdict": row.verdict,
-                "reasons": list(row.reasons),
+                "signature": path.signature.key,
+                "family": path.family,
+                "n": path.n,
+                "spearman": path.spearman,
             }
-            for row in audit.rows
+            for path in audit.paths
         ],
+        "controls": [asdict(control) for control in audit.controls],
+        "sensitivity": [
+            {
+                "signature": one.signature.key,
+                "contrast": one.contrast,
+                "change": one.change,
+                "lowest": one.lowest,
+                "highest": one.highest,
+                "labels": list(one.labels),
+            }
+            for one in audit_sensitivity(audit)
+        ],
+        "power": [asdict(one) for one in audit_power(audit)],
         "left_out": [
             {"role": role, "left_out": group, "from": name, **asdict(result)}
             for (role, group), errors in audit.errors.items()
@@ -98,6 +106,44 @@ def audit_json(audit: Audit) -> dict[str, object]:
     }
 
 
+def _flat_row(row: SignatureRow) -> dict[str, object]:
+    """Return a row as flat numbers; what is undefined is None, with the reason in `note`."""
+    alone, given = row.correlations.spearman, row.correlations.spearman_given
+    accuracy, test = row.accuracy_correlation, row.test
+    return {
+        "signature": row.signature.key,
+        "contrast": row.contrast,
+        "stratum": row.stratum,
+        "estimator": row.estimator,
+        "n": alone.n,
+        "spearman": alone.value,
+        "low": alone.low,
+        "high": alone.high,
+        "p": alone.p,
+        "p_corrected": row.adjusted_p[0],
+        "note": alone.note,
+        "kendall": row.correlations.kendall.value,
+        "partial_spearman": given.value,
+        "partial_low": given.low,
+        "partial_high": given.high,
+        "partial_p": given.p,
+        "partial_p_corrected": row.adjusted_p[1],
+        "partial_note": given.note,
+        "partial_kendall": row.correlations.kendall_given.value,
+        "spearman_with_accuracy": accuracy and accuracy.value,
+        "held": list(row.held),
+        "degrees_of_freedom": test and test.degrees_of_freedom,
+        "arrangements": test and test.n_arrangements,
+        "exact": test and test.is_exact,
+        **row.numbers,
+        "alone": {name: value for name, (_, value) in row.strata.items()},
+        "primary": row.is_primary,
+        "post_hoc": row.post_hoc,
+        "verdict": row.verdict,
+        "reasons": list(row.reasons),
+    }
+
+
 def audit_sentences(audit: Audit) -> dict[str, list[str]]:
     """Return the sentences of an audit by heading."""
     verdicts: dict[str, list[str]] = {}
@@ -105,11 +151,17 @@ def audit_sentences(audit: Audit) -> dict[str, list[str]]:
         verdicts.setdefault(_describe_signature(audit, signature), []).append(signature.title)
     sections = {
         "Verdicts": [f"{'; '.join(titles)}. {text}" for text, titles in verdicts.items()],
-        "Pooled against within roles": _sign_conflicts(audit),
+        "Power of the verdicts": describe_power(audit),
+        "What each contrast can support": describe_contrasts(audit),
+        "Change within families": [*describe_families(audit), *post_hoc_notes(audit)],
+        "Within backbones": describe_backbones(audit),
+        "Pooled against within roles": sign_conflicts(audit),
         "Accuracy": _describe_accuracy(audit),
         "Prediction": [
             text for role in (*audit.roles, POOLED) if (text := _describe_errors(audit, role))
         ],
+        "Controls": describe_controls(audit),
+        "Sensitivity": describe_sensitivity(audit),
         "How to read this": _cautions(audit),
     }
     title = dataset_title(audit.id_dataset)
@@ -122,17 +174,25 @@ def audit_sentences(audit: Audit) -> dict[str, list[str]]:
 
 def _describe_signature(audit: Audit, signature: Signature) -> str:
     rows = [row for row in audit.signature_rows(signature) if row.verdict]
-    few = [row for row in rows if row.verdict == "inconclusive"]
+    few = [row for row in rows if row.correlations.spearman.n < MIN_MODELS_PARTIAL_CI]
     texts = [_describe_verdict(row) for row in rows if row not in few]
     if few:
-        counts = _join_words(f"{row.correlations.spearman.n} {row.role}" for row in few)
+        counts = join_words(_count_models(row) for row in few)
         texts.append(f"Inconclusive ({few[0].reasons[0]}): {counts}.")
     return " ".join(texts)
 
 
+def _count_models(row: SignatureRow) -> str:
+    n = row.correlations.spearman.n
+    return f"{n} families" if row.contrast == "family" else f"{n} {row.stratum}"
+
+
 def _describe_verdict(row: SignatureRow) -> str:
     alone, given = row.correlations.spearman, row.correlations.spearman_given
-    start = f"{str(row.verdict).capitalize()} among the {alone.n} {row.role} models: "
+    where = "over changes within the" if row.contrast == "family" else "among the"
+    models = "" if row.contrast == "family" else " models"
+    start = f"{str(row.verdict).capitalize()} {where} {_count_models(row)}{models}"
+    start += f"{' (primary)' if row.is_primary else ''}: "
     if alone.value is None:
         return f"{start}{alone.note}."
     reasons = f"; {_merge_reasons(row.reasons)}" if row.reasons else ""
@@ -148,33 +208,12 @@ def _merge_reasons(reasons: Sequence[str]) -> str:
     return ", and ".join(reasons)
 
 
-def _sign_conflicts(audit: Audit) -> list[str]:
-    """Return a warning where pooled and within a role a correlation differs in sign."""
-    texts: list[str] = []
-    for signature in (*audit.signatures, ACCURACY_PREDICTOR):
-        by_role = {r.role: r.correlations.spearman for r in audit.signature_rows(signature)}
-        pooled = by_role.pop(POOLED, None)
-        conflicts = [
-            f"{format_coefficient(within)} among the {within.n} {role}"
-            for role, within in by_role.items()
-            if pooled
-            and within.n >= MIN_MODELS_CI
-            and (within.value or 0.0) * (pooled.value or 0.0) < 0
-        ]
-        if pooled and conflicts:
-            texts.append(
-                f"Warning: {signature.title} has a Spearman correlation of "
-                f"{format_coefficient(pooled)} with effective robustness over all "
-                f"{pooled.n} models, but {_join_words(conflicts)}. The pooled number "
-                "compares roles with one another, not models of one kind."
-            )
-    return texts
-
-
 def _describe_accuracy(audit: Audit) -> list[str]:
     """Compare signatures with accuracy, which is not one of them, within each role."""
     texts: list[str] = []
     for accuracy in audit.signature_rows(ACCURACY_PREDICTOR):
+        if accuracy.contrast != "role":
+            continue
         of_role = [r for r in audit.rows if r.role == accuracy.role and r.accuracy_correlation]
         rows = [row for row in of_role if row.correlations.spearman.value is not None]
         if rows and accuracy.correlations.spearman.n >= MIN_MODELS_CI:
@@ -187,7 +226,7 @@ def _compare_with_accuracy(accuracy: SignatureRow, rows: Sequence[SignatureRow])
     own = accuracy.correlations.spearman
     larger_rows = (r for r in rows if _magnitude(r.correlations.spearman) > _magnitude(own))
     larger = [row.signature.title for row in larger_rows]
-    end = f"That of {_join_words(larger)} is larger" if larger else "No signature's is larger"
+    end = f"That of {join_words(larger)} is larger" if larger else "No signature's is larger"
     return (
         f"Among the {own.n} {accuracy.role} models, accuracy on ImageNet itself has a "
         f"Spearman correlation of {format_coefficient(own)} with robustness. {end}."
@@ -222,7 +261,7 @@ def _describe_errors(audit: Audit, role: str) -> str:
 
 
 def _list_errors(results: Mapping[str, GroupCVResult]) -> str:
-    return _join_words(
+    return join_words(
         f"{format_points(result.error)} from {name}"
         for name in SUMMARY_PREDICTORS
         if (result := results.get(name)) and result.error is not None
@@ -237,28 +276,17 @@ def _describe_gain(errors: Iterable[Mapping[str, GroupCVResult]]) -> str:
         return "There are too few models to predict from signatures and accuracy."
     is_lower = all(gain.low is not None and gain.low > 0 for gain in gains)
     verb = "lowers" if is_lower else "does not clearly lower"
-    listed = _join_words(format_estimate(gain, format_points) for gain in gains)
+    listed = join_words(format_estimate(gain, format_points) for gain in gains)
     return f"Adding the signatures {verb} the error of accuracy alone: gains of {listed} points."
 
 
 def _cautions(audit: Audit) -> list[str]:
     counts = {role: len(audit.models_in_role(role)) for role in audit.roles}
-    listed = _join_words(f"{n} {role}" for role, n in counts.items())
+    listed = join_words(f"{n} {role}" for role, n in counts.items())
     return [
         f"The audit compares {listed} models, without interpolated models, soups and controls.",
         *([_PAPER_NOTE] if audit.paper else []),
         AUDIT_RULE,
-        *(
-            f"With {n} models, a single test at 5 % has 80 % power for a correlation of "
-            f"{format_fixed(min_detectable_correlation(n))}, and less for weaker ones."
-            for n in sorted({*counts.values()})
-            if n >= MIN_MODELS_PARTIAL_CI
-        ),
+        *shared_factor_notes(audit),
         *_CAUTIONS,
     ]
-
-
-def _join_words(words: Iterable[str]) -> str:
-    """Join words with commas, and “and” before the last."""
-    *first, last = [*words] or [""]
-    return f"{', '.join(first)} and {last}" if first else last
