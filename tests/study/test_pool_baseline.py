@@ -71,9 +71,25 @@ def test_notes_say_who_is_left_out_and_that_models_are_few():
     assert [r.note for r in add_robustness_note([row, robust], "b")] == ["", "a; b"]
 
 
-def test_accuracies_without_a_line_are_named():
-    with pytest.raises(ValueError, match=r"on bad, with accuracies of 1 and 0.5 .*Leave it out"):
-        PoolBaseline("own", ACCURACIES | {"bad": (1.0, 0.5)}).fit()
+def test_accuracies_without_a_logit_are_left_out_and_named():
+    row = Record("m", "b", "p", "other", "accuracy", 0.5)
+    records = {
+        model: [replace(row, model=model, value=value) for value in pair]
+        for model, pair in (ACCURACIES | {"bad": (1.0, 0.5), "none": (0.4, 0.0)}).items()
+    }
+
+    with pytest.warns(UserWarning, match="own is fitted without bad, none: accuracies of 0 and 1"):
+        made = PoolBaseline.from_records("own", records, other_models=["none"])
+    assert made.fit() == PoolBaseline("own", ACCURACIES).fit()
+    assert [record.model for record in made.other_records] == ["none", "none"]
+
+    few = {model: records[model] for model in ("m0", "m1", "bad")}
+    message = "needs 3 models with accuracies between 0 and 1, and has 2"
+    with pytest.warns(UserWarning, match="bad"), pytest.raises(ValueError, match=message):
+        PoolBaseline.from_records("own", few, other_models=[])
+
+
+def test_a_baseline_of_equal_accuracies_is_missing():
     alike = {"a": (0.5, 0.3), "b": (0.5, 0.4), "c": (0.5, 0.5), "d": (0.6, 0.5)}
     available = PoolBaseline("own", alike).leave_out("d")
     assert available.baselines == ()

@@ -191,9 +191,12 @@ def missing_labels(classifier: Classifier, images: ImageSet) -> str:
             f"labels: the {len(classes)} classes of the head have no names (0, 1, …): name them "
             "by --classnames FILE, or classnames in a pool's TOML"
         )
+    remedy = ""
+    if classifier.text_tower is not None:
+        remedy = ", or your own classes by --classnames FILE"
     return (
         f"labels: class folders in {images.root} named as the head's {len(classes)} classes, "
-        f"such as {classes[0]}"
+        f"such as {classes[0]}{remedy}"
     )
 
 

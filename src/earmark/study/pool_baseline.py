@@ -1,13 +1,16 @@
 """A study's own baseline of effective robustness, fitted on models that it measures."""
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .._text import first_names
 from ..records import Record
 from ..signatures.effective_robustness import Baseline, fit_baseline
 from .baselines import AvailableBaselines, baseline_records
 from .records.accuracy import join_notes
 
+MIN_FIT_MODELS = 3
 MIN_MODELS = 10
 """Number of models below which effective robustness above such a baseline has a note."""
 
@@ -25,7 +28,19 @@ class PoolBaseline:
         cls, name: str, records: Mapping[str, Sequence[Record]], *, other_models: Sequence[str]
     ) -> "PoolBaseline":
         """Take the accuracies of each model: a record of the ID images, one of the shifts."""
-        accuracies = {model: (r[0].value, r[1].value) for model, r in records.items()}
+        all_accuracies = {model: (r[0].value, r[1].value) for model, r in records.items()}
+        accuracies = {m: pair for m, pair in all_accuracies.items() if all(0 < a < 1 for a in pair)}
+        if without_logit := [model for model in records if model not in accuracies]:
+            warnings.warn(
+                f"The baseline {name} is fitted without {first_names(without_logit)}: accuracies of "
+                "0 and 1, on the images or on the mean of the shifts, have no logit.",
+                stacklevel=4,
+            )
+        if len(accuracies) < MIN_FIT_MODELS:
+            raise ValueError(
+                f"The baseline {name} needs {MIN_FIT_MODELS} models with accuracies between 0 and 1, "
+                f"and has {len(accuracies)}: give [baseline] others, or more images."
+            )
         others = [record for model in other_models for record in records[model]]
         baseline = cls(name, accuracies, tuple(others))
         baseline.fit()  # an error comes before any other work
@@ -33,13 +48,6 @@ class PoolBaseline:
 
     def fit(self, left_out: Collection[str] = ()) -> Baseline:
         """Fit the baseline on all models but some; a ValueError says why there is none."""
-        for model, (id_accuracy, shift_accuracy) in self.accuracies.items():
-            if not (0 < id_accuracy < 1 and 0 < shift_accuracy < 1):
-                raise ValueError(
-                    f"The baseline cannot be fitted on {model}, with accuracies of "
-                    f"{id_accuracy:.4g} and {shift_accuracy:.4g} on the shifts: 0 and 1 have no "
-                    "logit. Leave it out of [baseline] models."
-                )
         pairs = [pair for model, pair in self.accuracies.items() if model not in left_out]
         x, y = ([pair[side] for pair in pairs] for side in (0, 1))
         return fit_baseline(x, y, name=self.name)
