@@ -8,7 +8,7 @@ References:
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -188,7 +188,7 @@ def _split_average(
 def _find_below(content: object, keys: tuple[str, ...]) -> tuple[str, dict[str, Tensor]] | None:
     """Return the first key that holds tensors, itself or under a key of plain weights."""
     for key in keys:
-        value = cast("dict[Any, Any]", content).get(key) if isinstance(content, dict) else None
+        value = _get(content, key)
         inner = (_select_tensors(_get(value, name)) for name in ("", *_PLAIN_KEYS))
         if tensors := next((part for part in inner if part), None):
             return key, tensors
@@ -199,7 +199,12 @@ def _get(content: object, key: str) -> object:
     """Return the value of a key, or for "" the content."""
     if not isinstance(content, dict):
         return None
-    return cast("dict[Any, Any]", content).get(key) if key else cast("object", content)
+    return dict.get(cast("dict[Any, Any]", content), key) if key else cast("object", content)
+
+
+def _entries(content: object) -> Iterable[tuple[Any, Any]]:
+    # a pickle may set attributes of a dictionary, such as its items
+    return dict.items(cast("dict[Any, Any]", content)) if isinstance(content, dict) else ()
 
 
 def _choose_kind(
@@ -223,16 +228,20 @@ def _choose_kind(
 
 
 def _select_tensors(content: object) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        return {}
-    entries = cast("Mapping[Any, Any]", content).items()
-    return {str(key): value for key, value in entries if isinstance(value, Tensor)}
+    return {
+        str(key): value
+        for key, value in _entries(content)
+        if isinstance(value, Tensor) and isinstance(key, str | int)
+    }
 
 
 def _describe_content(content: object) -> str:
     if not isinstance(content, dict):
         return f"a {type(content).__name__}"
-    keys = [str(key) for key in cast("dict[Any, Any]", content)]
+    keys = [
+        key if isinstance(key, str | int) else f"a {type(key).__name__}"
+        for key, _ in _entries(content)
+    ]
     return f"a dictionary of {first_names(keys) or 'nothing'}"
 
 
@@ -246,7 +255,8 @@ def _as_plain(value: Tensor, name: str, file_bytes: int) -> Tensor:
             f"{name} has the shape {tuple(value.shape)}, for which a file of {file_bytes:,} bytes "
             "is too small: it is damaged; fetch it again."
         )
-    return value.detach().float() if value.dtype in _NARROW_FLOATS else value.detach()
+    plain = Tensor.detach(value)  # without the attributes that a pickle may set
+    return plain.float() if plain.dtype in _NARROW_FLOATS else plain
 
 
 def _find_kind(value: Tensor) -> str:

@@ -32,6 +32,7 @@ from .hf_files import (
     has_vocabulary,
 )
 from .preprocessing import Preprocessing
+from .weight_files import check_pickle
 
 _TEXT_BATCH_SIZE = 128
 _PROJECTED_CLASSES = {"CLIPModel", "CLIPVisionModelWithProjection"}
@@ -211,6 +212,9 @@ def _load_pretrained(folder: Path, kind: str, config: Any, name: str) -> tuple[A
     import transformers
 
     files = [path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin"}]
+    for path in files:
+        if path.suffix == ".bin":
+            check_pickle(path)
     with AllocationLimit(sum(path.stat().st_size for path in files)):
         model, report = getattr(transformers, kind).from_pretrained(
             folder,

@@ -33,6 +33,7 @@ def load_torchvision(
     # published weights of that size.
     from torchvision import models
 
+    _check_name(name)
     published: dict[str, Any] = dict(models.get_model_weights(name).__members__)
     if tag_or_file is None or tag_or_file in published:
         closest = published[tag_or_file or "DEFAULT"]
@@ -75,6 +76,7 @@ def build_encoder(architecture: Mapping[str, Any]) -> nn.Module:
     """Return an encoder of torchvision with random weights."""
     source = "the architecture of torchvision"
     check_arguments(architecture, TorchvisionArchitecture, source=source)
+    _check_name(architecture["name"])
     model = _create(architecture["name"], **architecture["options"])
     model.requires_grad_(requires_grad=False).eval()
     return strip_head(model, architecture["head"])
@@ -84,6 +86,7 @@ def build_random(name: str) -> tuple[nn.Module, Mapping[str, Any], Preprocessing
     """Return a random encoder, its architecture, and the transform of its weights."""
     from torchvision import models
 
+    _check_name(name)
     if name in _MODELS_WITH_TRANSFORM_INPUT:
         raise ValueError(f"{name} trains with auxiliary heads: choose another model.")
     model = models.get_model(name, weights=None).requires_grad_(requires_grad=False).eval()
@@ -109,6 +112,16 @@ def measure(name: str) -> ModelSize:
         return module_size(model, None, None)
     encoder = count_values(model) - count_values(linear[-1])
     return module_size(model, linear[-1].in_features, encoder)
+
+
+def _check_name(name: str) -> None:
+    """Raise a ValueError for a model that is no classifier: others download a backbone."""
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise ValueError(
+            f"torchvision's {name} is not a classifier of images: choose one such as resnet50."
+        )
 
 
 def _create(name: str, **options: Any) -> nn.Module:

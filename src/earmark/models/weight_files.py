@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._io import check_regular_file
 from ._quiet import one_line
+from .weight_pickles import find_pickle_problem
 
 _ZIP_START = b"PK\x03\x04"
 
@@ -104,11 +105,19 @@ def _load_safetensors(path: Path) -> object:
         ) from error
 
 
-def _load_pickle(path: Path) -> object:
+def check_pickle(path: Path) -> bool:
+    """Return whether a file is an archive; a ValueError says why torch should not read it."""
     with path.open("rb") as file:
         is_archive = file.read(len(_ZIP_START)) == _ZIP_START
     if is_archive and (problem := _find_archive_problem(path)):
         raise ValueError(f"{path} {problem}.")
+    if problem := find_pickle_problem(path, is_archive=is_archive):
+        raise ValueError(f"{path} {problem}: fetch it again, or torch.save() a state_dict().")
+    return is_archive
+
+
+def _load_pickle(path: Path) -> object:
+    is_archive = check_pickle(path)
     try:
         with warnings.catch_warnings(), _allow_skipped_types_only():
             warnings.simplefilter("ignore")  # about pickle protocols: the error is clearer

@@ -32,14 +32,14 @@ class PoolBaseline:
         accuracies = {m: pair for m, pair in all_accuracies.items() if all(0 < a < 1 for a in pair)}
         if without_logit := [model for model in records if model not in accuracies]:
             warnings.warn(
-                f"The baseline {name} is fitted without {first_names(without_logit)}: accuracies of "
-                "0 and 1, on the images or on the mean of the shifts, have no logit.",
+                f"The baseline {name} is fitted without {first_names(without_logit)}: accuracies "
+                "of 0 and 1, on the images or on the mean of the shifts, have no logit.",
                 stacklevel=4,
             )
         if len(accuracies) < MIN_FIT_MODELS:
             raise ValueError(
-                f"The baseline {name} needs {MIN_FIT_MODELS} models with accuracies between 0 and 1, "
-                f"and has {len(accuracies)}: give [baseline] others, or more images."
+                f"The baseline {name} needs {MIN_FIT_MODELS} models with accuracies between 0 and "
+                f"1, and has {len(accuracies)}: give [baseline] others, or more images."
             )
         others = [record for model in other_models for record in records[model]]
         baseline = cls(name, accuracies, tuple(others))
