@@ -308,11 +308,22 @@ _BUILTIN = (
         curve=True,
     ),
     Quantity(
+        "outlier_count",
+        "Outlier features",
+        _KURTOSIS,
+        "Number of features that stand out: at most 1 %, each with at least 10 times the mean "
+        "share of the kurtosis of the other 99 %, on one half of the images of `dataset`.",
+        "count",
+        0,
+        (Variant("", "features that stand out, {dataset}", {}, summary=True),),
+    ),
+    Quantity(
         "outlier_share",
         "Share of the kurtosis of one feature",
         _KURTOSIS,
-        "Share of the activation kurtosis that feature `item` contributes; `coordinate` is "
-        "its rank among the shares, 0 for the largest.",
+        "Share of the activation kurtosis that feature `item` contributes, one of those that "
+        "stand out. Measured on the half of the images that did not choose it; `coordinate` is "
+        "its rank on the half that did, 0 for the largest.",
         "fraction",
         1,
     ),
@@ -375,19 +386,45 @@ _BUILTIN = (
         "importance_ratio",
         "Largest importance ÷ mean",
         _DIRECTIONS,
-        "Largest importance (Eq. 4) divided by the mean importance of all directions.",
+        "Largest importance (Eq. 4) divided by the mean importance of all directions of the "
+        "activation space, as many as features, as in the paper. Where features outnumber "
+        "classes, the rest have importance 0: equal importances give features ÷ rank.",
         decimals=1,
         variants=(
             Variant(
                 "",
-                "importance (Eq. 4), largest / mean",
+                "importance (Eq. 4), largest / mean of all directions",
                 _AS_PAPER,
                 summary=True,
                 audit=_LARGEST_RATIO,
             ),
             Variant(
                 "centered",
-                "importance (Eq. 4), largest / mean, class-centered",
+                "importance (Eq. 4), largest / mean of all directions, class-centered",
+                _CENTERED,
+                summary=True,
+                audit=AuditSpec(log_scale=True),
+            ),
+        ),
+    ),
+    Quantity(
+        "importance_ratio_to_others",
+        "Largest importance ÷ mean of the others",
+        _DIRECTIONS,
+        "Largest importance (Eq. 4) divided by the mean importance of the other directions of "
+        "non-zero singular value. Equal importances give 1, for any number of classes.",
+        decimals=1,
+        variants=(
+            Variant(
+                "",
+                "importance (Eq. 4), largest / mean of the others",
+                _AS_PAPER,
+                summary=True,
+                audit=AuditSpec(log_scale=True),
+            ),
+            Variant(
+                "centered",
+                "importance (Eq. 4), largest / mean of the others, class-centered",
                 _CENTERED,
                 summary=True,
                 audit=AuditSpec(log_scale=True),
@@ -432,8 +469,8 @@ _BUILTIN = (
         "outlier_energy",
         "Energy on outlier features",
         _DIRECTIONS,
-        "Share of the squared norm of direction `coordinate` that lies on the features of "
-        "largest kurtosis.",
+        "Share of the squared norm of direction `coordinate` that lies on the features that "
+        "stand out in the kurtosis (`outlier_count`); not recorded if none does.",
         "fraction",
         1,
         (

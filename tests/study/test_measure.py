@@ -1,6 +1,7 @@
 """What a scan records is what the definitions give, computed here from the activations."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,7 +11,15 @@ import scipy.stats
 import torch
 from PIL import Image
 
-from earmark import Classifier, Head, fit_baseline, probe_concepts, random_basis
+from earmark import (
+    Classifier,
+    Head,
+    fit_baseline,
+    outlier_features,
+    privileged_directions,
+    probe_concepts,
+    random_basis,
+)
 from earmark.activations import encode
 from earmark.data.broden import ConceptDataset, ConceptInfo
 from earmark.data.image_set import ImageSet
@@ -18,6 +27,8 @@ from earmark.lab.model import LabArchitecture, LabResNet, LabTransform
 from earmark.records import Record, select
 from earmark.study.eval_sets import EvalSets
 from earmark.study.measure import INTERPOLATION_MEASUREMENTS, measure_model
+from earmark.study.records.directions import outlier_energy_records
+from earmark.study.records.kurtosis import outlier_records
 
 CLASSES = ("one", "two", "three", "four")
 Scanned: TypeAlias = tuple[Classifier, EvalSets, list[Record]]
@@ -97,8 +108,12 @@ def test_importance_is_eq_4_of_the_in_distribution_images(scanned: Scanned):
         assert all("arbitrary" in record.note for record in found[rank:])
         (ratio,) = select(records, quantity="importance_ratio", variant=variant)
         importance = sigma * encoder
-        assert ratio.value == pytest.approx(importance.max() / importance.mean())
+        assert ratio.value == pytest.approx(importance.max() / (importance.sum() / 6))
         assert ratio.low < ratio.value < ratio.high
+        others = np.delete(importance[:rank], importance[:rank].argmax())
+        (to_others,) = select(records, quantity="importance_ratio_to_others", variant=variant)
+        assert to_others.value == pytest.approx(importance.max() / others.mean())
+        assert to_others.low < to_others.value < to_others.high
         rho = scipy.stats.spearmanr(sigma[:rank], (sigma * encoder)[:rank]).statistic
         assert values(records, quantity="spearman_sigma_importance", variant=variant) == [rho]
 
@@ -135,29 +150,43 @@ def test_flips_are_those_of_the_head_without_a_direction(scanned: Scanned):
         assert (record.low, record.high) == pytest.approx((exact.low, exact.high))
 
 
-def test_outlier_features_and_the_directions_on_them(scanned: Scanned):
-    """Of 6 features 1 is taken: that of the largest mean fourth power."""
+def test_no_outlier_feature_is_an_answer(scanned: Scanned):
+    """None of the 6 features has 10 times the others' part of the kurtosis."""
     model, sets, records = scanned
     h = encode(model, sets.in_distribution).double().numpy()
-    w = model.head.weight.double().numpy()
-    parts = (scipy.stats.zscore(h, axis=1) ** 4).mean(axis=0)
+    parts = np.sort((scipy.stats.zscore(h, axis=1) ** 4).mean(axis=0))
+    assert parts[-1] < 5 * parts[:-1].mean()
 
-    (share,) = select(records, quantity="outlier_share", dataset="imagenet", variant="")
+    (count,) = select(records, quantity="outlier_count", dataset="imagenet", variant="")
 
-    feature = int(parts.argmax())
-    assert (share.item, share.coordinate, share.n) == (str(feature), 0, 60)
-    assert share.value == pytest.approx(parts[feature] / parts.sum(), abs=1e-6)
+    assert (count.value, count.n) == (0, 60)
+    assert "chosen on 30 images, of 6 features" in count.note
+    assert not select(records, quantity="outlier_share")
+    assert not select(records, quantity="outlier_energy")
+
+
+def test_outlier_features_and_the_directions_on_them():
+    """Feature 4 of 6 stands out; every other image chooses, in pairs."""
+    h = torch.randn(60, 6).double() + 20 * torch.eye(6).double()[4]
+    w = torch.randn(5, 6).double()
+    outliers = outlier_features(h)
+    row = partial(Record, model="m", backbone="B", pretraining="P", role="other")
+
+    count, share = outlier_records(row, "imagenet", outliers)
+
+    assert (count.quantity, count.value) == ("outlier_count", 1)
+    fields = (share.quantity, share.item, share.coordinate, share.n)
+    assert fields == ("outlier_share", "4", 0, 30)
+    fourth = scipy.stats.zscore(h.numpy(), axis=1) ** 4
+    assert share.value == pytest.approx((fourth[:, 4] / fourth.sum(axis=1)).mean(), abs=0.01)
     assert share.low < share.value < share.high
-    for variant, weight in (("", w), ("class-centered", w - w.mean(0))):
-        v = np.linalg.svd(weight, full_matrices=False)[2]
-        energies = select(records, quantity="outlier_energy", variant=variant)
-        assert [record.coordinate for record in energies] == [0, 1, 2, 3]
-        for record in energies[: np.linalg.matrix_rank(weight)]:
-            assert record.value == pytest.approx(v[int(record.coordinate), feature] ** 2, abs=1e-6)
-            assert (
-                "on the 1 feature with the largest part in the kurtosis, of 6: 16.7 %"
-                in record.note
-            )
+    v = np.linalg.svd(w.numpy(), full_matrices=False)[2]
+    energies = outlier_energy_records(row, privileged_directions(w, h), outliers)
+    assert [record.coordinate for record in energies] == [0, 1, 2, 3, 4]
+    for record in energies:
+        assert record.value == pytest.approx(v[int(record.coordinate), 4] ** 2, abs=1e-6)
+        assert "on the 1 feature that stand out" not in record.note
+        assert "on the 1 feature that stands out in the kurtosis, of 6: 16.7 %" in record.note
 
 
 def reduced(order: str, h: np.ndarray, w: np.ndarray, kept: int) -> tuple[np.ndarray, ...]:

@@ -20,7 +20,7 @@ from .eval_sets import EvalSets
 from .records.accuracy import Batches, accuracy_records, join_notes, model_row
 from .records.concepts import concept_count_records, concept_records
 from .records.directions import ablation_records, direction_records, outlier_energy_records
-from .records.kurtosis import centered_kurtosis_record, kurtosis_records, outlier_share_records
+from .records.kurtosis import centered_kurtosis_record, kurtosis_records, outlier_records
 from .records.pruning import pruning_records
 
 MAX_MEMORY = 1 << 31  # bytes of activations to hold in memory; the rest stays memory-mapped
@@ -106,7 +106,7 @@ def _outliers(context: MeasureContext) -> list[Record]:
     records: list[Record] = []
     if context.has_several_images:
         records.append(centered_kurtosis_record(context.row, name, activations))
-    return records + outlier_share_records(context.row, name, context.outliers)
+    return records + outlier_records(context.row, name, context.outliers)
 
 
 def _directions(context: MeasureContext) -> list[Record]:
@@ -146,15 +146,15 @@ def _quantities(*names: str) -> tuple[Quantity, ...]:
 
 _DIRECTION_QUANTITIES = (
     "head_rank", "singular_value", "head_importance", "encoder_importance", "importance",
-    "importance_ratio", "decision_share", "flipped_predictions", "outlier_energy",
-    "spearman_sigma_importance",
+    "importance_ratio", "importance_ratio_to_others", "decision_share", "flipped_predictions",
+    "outlier_energy", "spearman_sigma_importance",
 )  # fmt: skip
 _ACCURACY = Measurement(_quantities("accuracy", "effective_robustness"), "labels", _accuracy)
 _KURTOSIS = Measurement(_quantities("activation_kurtosis"), "images", _kurtosis)
 MEASUREMENTS = (
     _ACCURACY,
     _KURTOSIS,
-    Measurement(_quantities("outlier_share"), "images", _outliers),
+    Measurement(_quantities("outlier_count", "outlier_share"), "images", _outliers),
     Measurement(_quantities(*_DIRECTION_QUANTITIES), "head", _directions),
     Measurement(_quantities("pruned_accuracy", "pruned_effective_robustness"), "labels", _pruning),
     Measurement(

@@ -318,6 +318,8 @@ def test_the_signatures_are_those_of_the_registry():
         "activation_kurtosis_centered",
         "importance_ratio",
         "importance_ratio_centered",
+        "importance_ratio_to_others",
+        "importance_ratio_to_others_centered",
         "spearman_sigma_importance",
         "pruned_accuracy_kept",
         "unique_concepts",
