@@ -102,6 +102,8 @@ class Quantity:
 
 
 _AS_PAPER = {"variant": ""}
+_CENTERED_ACTIVATIONS = {"variant": "centered"}
+_NO_CLAIM = AuditSpec(claimed_sign=False)
 _CENTERED = {"variant": "class-centered"}
 _LARGEST_RATIO = AuditSpec(primary=True, log_scale=True)
 
@@ -213,6 +215,8 @@ def _pruned(dataset: str) -> tuple[Variant, ...]:
 _ACCURACY = "Accuracy"
 _ROBUSTNESS = "Effective robustness"
 _KURTOSIS = "Outlier features"
+_ANISOTROPY = "Anisotropy"
+_SPECTRUM = "Spectrum"
 _DIRECTIONS = "Privileged directions"
 _PRUNING = "Pruning"
 _CONCEPTS = "Concepts"
@@ -326,6 +330,134 @@ _BUILTIN = (
         "its rank on the half that did, 0 for the largest.",
         "fraction",
         1,
+    ),
+    Quantity(
+        "anisotropy",
+        "Mean cosine of images",
+        _ANISOTROPY,
+        "Mean cosine of the activations over all pairs of distinct images of `dataset` (Timkey "
+        "and van Schijndel 2021).",
+        variants=(Variant("", "{dataset}", {}, summary=True, audit=_NO_CLAIM),),
+    ),
+    Quantity(
+        "anisotropy_share",
+        "Share of the mean cosine of one feature",
+        _ANISOTROPY,
+        "Share of the mean cosine that feature `item` contributes; `coordinate` is its rank, 0 "
+        "for the largest. Not recorded if the mean cosine may be 0.",
+        "fraction",
+        1,
+        (
+            Variant(
+                "",
+                "share of one feature, the largest, {dataset}",
+                {"coordinate": 0.0},
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "modality_gap",
+        "Modality gap",
+        _ANISOTROPY,
+        "Distance of the mean unit activation on `dataset` from the mean unit class embedding "
+        "of a head made of text (Liang et al. 2022, who measured captions: class embeddings "
+        "are means over prompts). Zero-shot models only.",
+        variants=(
+            Variant(
+                "", "images of {dataset} to class embeddings", {}, summary=True, audit=_NO_CLAIM
+            ),
+        ),
+    ),
+    Quantity(
+        "modality_gap_cosine",
+        "Cosine of the modality gap and the first direction",
+        _ANISOTROPY,
+        "Cosine of the modality gap with the head's first singular direction, whose sign is such "
+        "that the images' mean projection is positive. The mean class embedding is nearly this "
+        "direction, which adds about the same to every logit.",
+        variants=(
+            Variant(
+                "",
+                "modality gap, cosine with the first singular direction",
+                {},
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "modality_gap_share",
+        "Share of the modality gap of one feature",
+        _ANISOTROPY,
+        "Share of the squared modality gap that lies on feature `item`; `coordinate` is its "
+        "rank, 0 for the largest.",
+        "fraction",
+        1,
+        (
+            Variant(
+                "",
+                "modality gap, share of one feature, the largest",
+                {"coordinate": 0.0},
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "rankme",
+        "RankMe",
+        _SPECTRUM,
+        "Effective rank of the activations on `dataset`: exponential of the entropy of their "
+        "normalized singular values (Garrido et al. 2023). Variant: empty, or centered (the mean "
+        "over images is subtracted first). Few images bias it low.",
+        decimals=1,
+        variants=(
+            Variant("", "RankMe, {dataset}", _AS_PAPER, summary=True, audit=_NO_CLAIM),
+            Variant(
+                "centered",
+                "RankMe, {dataset}, centered",
+                _CENTERED_ACTIVATIONS,
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "spectrum_slope",
+        "Exponent of the spectrum",
+        _SPECTRUM,
+        "Exponent of the power law of the eigenvalues of the activations' second moment on "
+        "`dataset`, over ranks 11 to min(100, rank / 2) (alpha-ReQ, Agrawal et al. 2022). Variant: "
+        "empty, or centered (of the covariance). Few images make it too steep.",
+        variants=(
+            Variant(
+                "", "exponent of the spectrum, {dataset}", _AS_PAPER, summary=True, audit=_NO_CLAIM
+            ),
+            Variant(
+                "centered",
+                "exponent of the spectrum, {dataset}, centered",
+                _CENTERED_ACTIVATIONS,
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "spectrum_fit",
+        "R² of the spectrum's power law",
+        _SPECTRUM,
+        "R² of the fit whose exponent is `spectrum_slope`, of the same variants.",
+        variants=(
+            Variant("", "R² of the exponent, {dataset}", _AS_PAPER, summary=True),
+            Variant(
+                "centered",
+                "R² of the exponent, {dataset}, centered",
+                _CENTERED_ACTIVATIONS,
+                summary=True,
+            ),
+        ),
     ),
     Quantity(
         "head_rank",
