@@ -29,6 +29,7 @@ from earmark.study.eval_sets import EvalSets
 from earmark.study.measure import INTERPOLATION_MEASUREMENTS, measure_model
 from earmark.study.records.directions import outlier_energy_records
 from earmark.study.records.kurtosis import outlier_records
+from earmark.study.records.spectrum import spectrum_records
 
 CLASSES = ("one", "two", "three", "four")
 Scanned: TypeAlias = tuple[Classifier, EvalSets, list[Record]]
@@ -187,6 +188,68 @@ def test_outlier_features_and_the_directions_on_them():
         assert record.value == pytest.approx(v[int(record.coordinate), 4] ** 2, abs=1e-6)
         assert "on the 1 feature that stand out" not in record.note
         assert "on the 1 feature that stands out in the kurtosis, of 6: 16.7 %" in record.note
+
+
+def test_anisotropy_and_modality_gap_are_of_the_in_distribution_images(scanned: Scanned):
+    model, sets, records = scanned
+    h, w = encode(model, sets.in_distribution).double().numpy(), model.head.weight.double().numpy()
+    u, text = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (h, w))
+    parts = (u.sum(axis=0) ** 2 - (u**2).sum(axis=0)) / (60 * 59)
+
+    (mean,) = select(records, quantity="anisotropy", dataset="imagenet", variant="")
+
+    assert mean.value == pytest.approx(parts.sum(), abs=1e-6)
+    assert mean.low < mean.value < mean.high
+    assert mean.n == 60
+    shares = select(records, quantity="anisotropy_share")
+    order = np.argsort(-parts)[:3]
+    assert [int(record.item) for record in shares] == order.tolist()
+    for rank, (record, feature) in enumerate(zip(shares, order, strict=True)):
+        assert record.value == pytest.approx(parts[feature] / parts.sum(), abs=1e-6)
+        assert record.low <= record.value <= record.high
+        assert record.coordinate == rank
+    gap = u.mean(axis=0) - text.mean(axis=0)
+    (distance,) = select(records, quantity="modality_gap", dataset="imagenet")
+    assert distance.value == pytest.approx(np.linalg.norm(gap), abs=1e-6)
+    assert "means over prompts, not captions" in distance.note
+    v_1 = np.linalg.svd(w)[2][0]
+    v_1 *= np.sign(v_1 @ u.mean(axis=0))
+    cosine = gap @ v_1 / np.linalg.norm(gap)
+    assert values(records, quantity="modality_gap_cosine") == pytest.approx([cosine], abs=1e-6)
+    found = values(records, quantity="modality_gap_share")
+    assert found == pytest.approx(np.sort(gap**2 / (gap @ gap))[:-4:-1], abs=1e-6)
+
+
+def test_only_a_head_made_of_text_has_a_modality_gap(scanned: Scanned, tmp_path: Path):
+    model, sets, _ = scanned
+    records = measure_model(replace(model, role="finetuned"), sets, [LINE], tmp_path)
+    assert not [record for record in records if record.quantity.startswith("modality_gap")]
+
+
+def test_rankme_is_of_the_in_distribution_images(scanned: Scanned):
+    """Six features have no ranks from 11 on, and so no exponent."""
+    model, sets, records = scanned
+    h = encode(model, sets.in_distribution).double().numpy()
+    for variant, rows in (("", h), ("centered", h - h.mean(axis=0))):
+        sigma = np.linalg.svd(rows, compute_uv=False)
+        p = sigma / sigma.sum() + 1e-7
+        (record,) = select(records, quantity="rankme", variant=variant)
+        assert record.value == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)
+        assert (record.dataset, record.n) == ("imagenet", 60)
+        assert "10 images per feature" in record.note
+    assert not select(records, quantity="spectrum_slope")
+
+
+def test_the_exponent_is_recorded_with_its_fit():
+    """Eigenvalues 1 / k², planted in 100 features."""
+    row = partial(Record, model="m", backbone="B", pretraining="P", role="other")
+    rows = torch.linalg.qr(torch.randn(300, 100).double()).Q / torch.arange(1, 101)
+    records = spectrum_records(row, "imagenet", (rows[:100], rows[100:]))
+    (slope,) = select(records, quantity="spectrum_slope", variant="")
+    (fit,) = select(records, quantity="spectrum_fit", variant="")
+    assert (slope.value, fit.value) == pytest.approx((2, 1), rel=1e-6)
+    assert "ranks 11 to 50, 3 images per feature" in slope.note
+    assert len(select(records, variant="centered")) == 3
 
 
 def reduced(order: str, h: np.ndarray, w: np.ndarray, kept: int) -> tuple[np.ndarray, ...]:
