@@ -19,6 +19,10 @@ from .records import Record as Record
 from .records import Records as Records
 from .records import read_records as read_records
 from .signatures.ablation import prediction_flips as prediction_flips
+from .signatures.anisotropy import Anisotropy as Anisotropy
+from .signatures.anisotropy import ModalityGap as ModalityGap
+from .signatures.anisotropy import anisotropy as anisotropy
+from .signatures.anisotropy import modality_gap as modality_gap
 from .signatures.bases import neuron_basis as neuron_basis
 from .signatures.bases import pca_basis as pca_basis
 from .signatures.bases import random_basis as random_basis
@@ -44,6 +48,9 @@ from .signatures.kurtosis import image_kurtosis as image_kurtosis
 from .signatures.kurtosis import outlier_features as outlier_features
 from .signatures.pruning import PruningCurve as PruningCurve
 from .signatures.pruning import pruning_curve as pruning_curve
+from .signatures.spectrum import SpectrumSlope as SpectrumSlope
+from .signatures.spectrum import rankme as rankme
+from .signatures.spectrum import spectrum_slope as spectrum_slope
 from .statistics.ap_null import average_precision_pvalue as average_precision_pvalue
 from .statistics.intervals import mean_interval as mean_interval
 from .statistics.rank_correlation import rank_correlations as rank_correlations

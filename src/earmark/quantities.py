@@ -102,6 +102,8 @@ class Quantity:
 
 
 _AS_PAPER = {"variant": ""}
+_CENTERED_ACTIVATIONS = {"variant": "centered"}
+_NO_CLAIM = AuditSpec(claimed_sign=False)
 _CENTERED = {"variant": "class-centered"}
 _LARGEST_RATIO = AuditSpec(primary=True, log_scale=True)
 
@@ -213,6 +215,8 @@ def _pruned(dataset: str) -> tuple[Variant, ...]:
 _ACCURACY = "Accuracy"
 _ROBUSTNESS = "Effective robustness"
 _KURTOSIS = "Outlier features"
+_ANISOTROPY = "Anisotropy"
+_SPECTRUM = "Spectrum"
 _DIRECTIONS = "Privileged directions"
 _PRUNING = "Pruning"
 _CONCEPTS = "Concepts"
@@ -308,13 +312,152 @@ _BUILTIN = (
         curve=True,
     ),
     Quantity(
+        "outlier_count",
+        "Outlier features",
+        _KURTOSIS,
+        "Number of features that stand out: at most 1 %, each with at least 10 times the mean "
+        "share of the kurtosis of the other 99 %, on one half of the images of `dataset`.",
+        "count",
+        0,
+        (Variant("", "features that stand out, {dataset}", {}, summary=True),),
+    ),
+    Quantity(
         "outlier_share",
         "Share of the kurtosis of one feature",
         _KURTOSIS,
-        "Share of the activation kurtosis that feature `item` contributes; `coordinate` is "
-        "its rank among the shares, 0 for the largest.",
+        "Share of the activation kurtosis that feature `item` contributes, one of those that "
+        "stand out. Measured on the half of the images that did not choose it; `coordinate` is "
+        "its rank on the half that did, 0 for the largest.",
         "fraction",
         1,
+    ),
+    Quantity(
+        "anisotropy",
+        "Mean cosine of images",
+        _ANISOTROPY,
+        "Mean cosine of the activations over all pairs of distinct images of `dataset` (Timkey "
+        "and van Schijndel 2021).",
+        variants=(Variant("", "{dataset}", {}, summary=True, audit=_NO_CLAIM),),
+    ),
+    Quantity(
+        "anisotropy_share",
+        "Share of the mean cosine of one feature",
+        _ANISOTROPY,
+        "Share of the mean cosine that feature `item` contributes; `coordinate` is its rank, 0 "
+        "for the largest. Not recorded if the mean cosine may be 0.",
+        "fraction",
+        1,
+        (
+            Variant(
+                "",
+                "share of one feature, the largest, {dataset}",
+                {"coordinate": 0.0},
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "modality_gap",
+        "Modality gap",
+        _ANISOTROPY,
+        "Distance of the mean unit activation on `dataset` from the mean unit class embedding "
+        "of a head made of text (Liang et al. 2022, who measured captions: class embeddings "
+        "are means over prompts). Zero-shot models only.",
+        variants=(
+            Variant(
+                "", "images of {dataset} to class embeddings", {}, summary=True, audit=_NO_CLAIM
+            ),
+        ),
+    ),
+    Quantity(
+        "modality_gap_cosine",
+        "Cosine of the modality gap and the first direction",
+        _ANISOTROPY,
+        "Cosine of the modality gap with the head's first singular direction, whose sign is such "
+        "that the images' mean projection is positive. The mean class embedding is nearly this "
+        "direction, which adds about the same to every logit.",
+        variants=(
+            Variant(
+                "",
+                "modality gap, cosine with the first singular direction",
+                {},
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "modality_gap_share",
+        "Share of the modality gap of one feature",
+        _ANISOTROPY,
+        "Share of the squared modality gap that lies on feature `item`; `coordinate` is its "
+        "rank, 0 for the largest.",
+        "fraction",
+        1,
+        (
+            Variant(
+                "",
+                "modality gap, share of one feature, the largest",
+                {"coordinate": 0.0},
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "rankme",
+        "RankMe",
+        _SPECTRUM,
+        "Effective rank of the activations on `dataset`: exponential of the entropy of their "
+        "normalized singular values (Garrido et al. 2023). Variant: empty, or centered (the mean "
+        "over images is subtracted first). Few images bias it low.",
+        decimals=1,
+        variants=(
+            Variant("", "RankMe, {dataset}", _AS_PAPER, summary=True, audit=_NO_CLAIM),
+            Variant(
+                "centered",
+                "RankMe, {dataset}, centered",
+                _CENTERED_ACTIVATIONS,
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "spectrum_slope",
+        "Exponent of the spectrum",
+        _SPECTRUM,
+        "Exponent of the power law of the eigenvalues of the activations' second moment on "
+        "`dataset`, over ranks 11 to min(100, rank / 2) (alpha-ReQ, Agrawal et al. 2022). Variant: "
+        "empty, or centered (of the covariance). Few images make it too steep.",
+        variants=(
+            Variant(
+                "", "exponent of the spectrum, {dataset}", _AS_PAPER, summary=True, audit=_NO_CLAIM
+            ),
+            Variant(
+                "centered",
+                "exponent of the spectrum, {dataset}, centered",
+                _CENTERED_ACTIVATIONS,
+                summary=True,
+                audit=_NO_CLAIM,
+            ),
+        ),
+    ),
+    Quantity(
+        "spectrum_fit",
+        "R² of the spectrum's power law",
+        _SPECTRUM,
+        "R² of the fit whose exponent is `spectrum_slope`, of the same variants.",
+        variants=(
+            Variant("", "R² of the exponent, {dataset}", _AS_PAPER, summary=True),
+            Variant(
+                "centered",
+                "R² of the exponent, {dataset}, centered",
+                _CENTERED_ACTIVATIONS,
+                summary=True,
+            ),
+        ),
     ),
     Quantity(
         "head_rank",
@@ -375,19 +518,45 @@ _BUILTIN = (
         "importance_ratio",
         "Largest importance ÷ mean",
         _DIRECTIONS,
-        "Largest importance (Eq. 4) divided by the mean importance of all directions.",
+        "Largest importance (Eq. 4) divided by the mean importance of all directions of the "
+        "activation space, as many as features, as in the paper. Where features outnumber "
+        "classes, the rest have importance 0: equal importances give features ÷ rank.",
         decimals=1,
         variants=(
             Variant(
                 "",
-                "importance (Eq. 4), largest / mean",
+                "importance (Eq. 4), largest / mean of all directions",
                 _AS_PAPER,
                 summary=True,
                 audit=_LARGEST_RATIO,
             ),
             Variant(
                 "centered",
-                "importance (Eq. 4), largest / mean, class-centered",
+                "importance (Eq. 4), largest / mean of all directions, class-centered",
+                _CENTERED,
+                summary=True,
+                audit=AuditSpec(log_scale=True),
+            ),
+        ),
+    ),
+    Quantity(
+        "importance_ratio_to_others",
+        "Largest importance ÷ mean of the others",
+        _DIRECTIONS,
+        "Largest importance (Eq. 4) divided by the mean importance of the other directions of "
+        "non-zero singular value. Equal importances give 1, for any number of classes.",
+        decimals=1,
+        variants=(
+            Variant(
+                "",
+                "importance (Eq. 4), largest / mean of the others",
+                _AS_PAPER,
+                summary=True,
+                audit=AuditSpec(log_scale=True),
+            ),
+            Variant(
+                "centered",
+                "importance (Eq. 4), largest / mean of the others, class-centered",
                 _CENTERED,
                 summary=True,
                 audit=AuditSpec(log_scale=True),
@@ -432,8 +601,8 @@ _BUILTIN = (
         "outlier_energy",
         "Energy on outlier features",
         _DIRECTIONS,
-        "Share of the squared norm of direction `coordinate` that lies on the features of "
-        "largest kurtosis.",
+        "Share of the squared norm of direction `coordinate` that lies on the features that "
+        "stand out in the kurtosis (`outlier_count`); not recorded if none does.",
         "fraction",
         1,
         (

@@ -170,7 +170,7 @@ def test_privileged_direction_by_hand():
 
     assert rows == {
         "Largest importance": "0.600",
-        "Largest ÷ mean": "3.0\N{MULTIPLICATION SIGN}",
+        "Largest ÷ mean of all": "3.0\N{MULTIPLICATION SIGN}",
         "Directions of 10 times the mean or more": "0",
         "Class-constant part of the largest": "99.4\N{NO-BREAK SPACE}%",
         "Part of it that can change a decision": "0.6\N{NO-BREAK SPACE}%",

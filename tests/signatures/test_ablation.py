@@ -140,3 +140,19 @@ def test_the_real_heads_nearly_constant_direction(lean: float, few: bool):
         assert found.flip_counts[i] == (before != after).sum()
     assert directions.class_varying_share[0].item() == pytest.approx(0.006, abs=5e-4)
     assert found.rate[0] < 0.01 if few else found.rate[0] > 0.5
+
+
+@pytest.mark.parametrize("chosen", [[True, False], [0.0], "0", [None], [[0]], [2**70]])
+def test_indices_are_whole_numbers(chosen: object):
+    """Booleans were taken as the directions 1 and 0."""
+    directions = privileged_directions(torch.eye(3), torch.eye(3))
+    with pytest.raises(ValueError, match="indices must be whole numbers"):
+        prediction_flips.__wrapped__(torch.eye(3), torch.eye(3), directions, chosen)
+
+
+def test_directions_have_their_type_and_indices():
+    with pytest.raises(TypeError, match="result of privileged_directions, got Tensor"):
+        prediction_flips.__wrapped__(torch.eye(3), torch.eye(3), torch.eye(3), [0])
+    directions = privileged_directions(torch.eye(3), torch.eye(3))
+    with pytest.raises(ValueError, match="indices are empty"):
+        prediction_flips(torch.eye(3), torch.eye(3), directions, torch.zeros(0).long())

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from earmark import neuron_basis, pca_basis, random_basis
+from earmark.signatures.bases import fit_pca
 
 
 @pytest.mark.parametrize("offset", [0, 1e6])
@@ -48,3 +49,18 @@ def test_rotations_are_uniform():
 
     law = scipy.stats.beta(2, 2, loc=-1, scale=2)  # (d - 1) / 2 twice
     assert scipy.stats.kstest(first, law.cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e200, 3e305])
+def test_scale_changes_no_principal_direction(scale: float):
+    """Squares of such activations over- or underflow; batches of other scales come first."""
+    activations = torch.randn(300, 4).double() * torch.tensor([5.0, 3, 2, 1]).double() + 1
+    activations[:40] *= 1e-3
+
+    found = fit_pca((scale * activations).split(40))
+
+    expected = sklearn.decomposition.PCA().fit(activations)
+    assert_close(found.components.abs(), torch.from_numpy(np.abs(expected.components_)))
+    assert_close(found.mean / scale, torch.from_numpy(expected.mean_))
+    deviations = np.sqrt(expected.explained_variance_ * 299 / 300)
+    assert_close(found.standard_deviations / scale, torch.from_numpy(deviations))

@@ -417,3 +417,8 @@ def test_a_concept_of_a_folder_whose_name_is_not_utf_8_is_probed():
 def test_a_mask_of_other_images_is_refused():
     with pytest.raises(ValueError, match=r"a boolean mask of shape \(4,\), got bool of shape"):
         ConceptLabels.from_positives({"red": [True, False]}, images=4)
+
+
+def test_a_string_is_no_set_of_concepts():
+    with pytest.raises(ValueError, match="concepts of 'a' are 'red': pass a set of names"):
+        venn_regions({"a": "red"})

@@ -232,3 +232,17 @@ def test_what_is_no_number_is_refused(values: object):
 def test_complex_tensors_are_refused():
     with pytest.raises(ValueError, match="Real numbers are needed"):
         effective_robustness(torch.tensor([0.5 + 1j]), torch.tensor([0.5]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_accuracies_that_differ_by_rounding_have_no_line(dtype: type):
+    """One accuracy, summed in three orders: the slope was 1e14."""
+    same = np.array([0.3, 0.3, 0.3]).astype(dtype)
+    same[1:] += np.array([2, -3], dtype) * np.spacing(same[0])
+    other = np.array([0.2, 0.4, 0.5])
+    with pytest.raises(ValueError, match=r"Every id_accuracy is 0\.3.*, but for rounding"):
+        fit_baseline(same, other)
+    with pytest.raises(ValueError, match=r"Every shift_accuracy is 0\.3.*, but for rounding"):
+        fit_baseline(other, same)
+    one_image_apart = np.array([15_000, 15_001, 15_002]) / 50_000
+    assert np.isfinite(fit_baseline(one_image_apart.astype(dtype), other).slope)

@@ -205,3 +205,12 @@ def test_one_image_of_an_array_with_a_scale_of_its_own(image: int, scale: float)
 
     for one in arrays(rows):
         assert_close(image_kurtosis(one).numpy(), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e308, 1.7e308, 1e-308])
+def test_differences_that_overflow_have_a_kurtosis(scale: float):
+    rows = torch.tensor([[1.0, -1, 1, 0.5, -0.25], [-1.0, 1, 1, 1, 1]]).double()
+
+    assert_close(image_kurtosis(scale * rows), image_kurtosis(rows), rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match="Image 0 has constant activations"):
+        image_kurtosis(torch.full((1, 3), scale, dtype=torch.float64))

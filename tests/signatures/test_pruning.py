@@ -320,3 +320,17 @@ def test_labels_that_classes_count_as_must_fit():
         pruning_curve(weight, h, [0, 0, 0], class_to_label=[-1, -1, -1])
     with pytest.raises(ValueError, match="Image 2 has label 2"):
         pruning_curve(weight, h, [0, 1, 2], class_to_label=[0, 1, -1])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_scale_changes_no_curve_in_any_order(order: str, scale: float):
+    weight, activations = torch.randn(5, 4).double(), torch.randn(200, 4).double()
+    activations += torch.tensor([1.0, 0, 0, 3])
+    labels = torch.randint(5, (200,))
+
+    found = pruning_curve(weight, scale * activations, labels, order=order)
+
+    assert torch.equal(
+        found.accuracy, pruning_curve(weight, activations, labels, order=order).accuracy
+    )

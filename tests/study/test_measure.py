@@ -1,6 +1,7 @@
 """What a scan records is what the definitions give, computed here from the activations."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,7 +11,15 @@ import scipy.stats
 import torch
 from PIL import Image
 
-from earmark import Classifier, Head, fit_baseline, probe_concepts, random_basis
+from earmark import (
+    Classifier,
+    Head,
+    fit_baseline,
+    outlier_features,
+    privileged_directions,
+    probe_concepts,
+    random_basis,
+)
 from earmark.activations import encode
 from earmark.data.broden import ConceptDataset, ConceptInfo
 from earmark.data.image_set import ImageSet
@@ -18,6 +27,9 @@ from earmark.lab.model import LabArchitecture, LabResNet, LabTransform
 from earmark.records import Record, select
 from earmark.study.eval_sets import EvalSets
 from earmark.study.measure import INTERPOLATION_MEASUREMENTS, measure_model
+from earmark.study.records.directions import outlier_energy_records
+from earmark.study.records.kurtosis import outlier_records
+from earmark.study.records.spectrum import spectrum_records
 
 CLASSES = ("one", "two", "three", "four")
 Scanned: TypeAlias = tuple[Classifier, EvalSets, list[Record]]
@@ -97,8 +109,12 @@ def test_importance_is_eq_4_of_the_in_distribution_images(scanned: Scanned):
         assert all("arbitrary" in record.note for record in found[rank:])
         (ratio,) = select(records, quantity="importance_ratio", variant=variant)
         importance = sigma * encoder
-        assert ratio.value == pytest.approx(importance.max() / importance.mean())
+        assert ratio.value == pytest.approx(importance.max() / (importance.sum() / 6))
         assert ratio.low < ratio.value < ratio.high
+        others = np.delete(importance[:rank], importance[:rank].argmax())
+        (to_others,) = select(records, quantity="importance_ratio_to_others", variant=variant)
+        assert to_others.value == pytest.approx(importance.max() / others.mean())
+        assert to_others.low < to_others.value < to_others.high
         rho = scipy.stats.spearmanr(sigma[:rank], (sigma * encoder)[:rank]).statistic
         assert values(records, quantity="spearman_sigma_importance", variant=variant) == [rho]
 
@@ -135,29 +151,105 @@ def test_flips_are_those_of_the_head_without_a_direction(scanned: Scanned):
         assert (record.low, record.high) == pytest.approx((exact.low, exact.high))
 
 
-def test_outlier_features_and_the_directions_on_them(scanned: Scanned):
-    """Of 6 features 1 is taken: that of the largest mean fourth power."""
+def test_no_outlier_feature_is_an_answer(scanned: Scanned):
+    """None of the 6 features has 10 times the others' part of the kurtosis."""
     model, sets, records = scanned
     h = encode(model, sets.in_distribution).double().numpy()
-    w = model.head.weight.double().numpy()
-    parts = (scipy.stats.zscore(h, axis=1) ** 4).mean(axis=0)
+    parts = np.sort((scipy.stats.zscore(h, axis=1) ** 4).mean(axis=0))
+    assert parts[-1] < 5 * parts[:-1].mean()
 
-    (share,) = select(records, quantity="outlier_share", dataset="imagenet", variant="")
+    (count,) = select(records, quantity="outlier_count", dataset="imagenet", variant="")
 
-    feature = int(parts.argmax())
-    assert (share.item, share.coordinate, share.n) == (str(feature), 0, 60)
-    assert share.value == pytest.approx(parts[feature] / parts.sum(), abs=1e-6)
+    assert (count.value, count.n) == (0, 60)
+    assert "chosen on 30 images, of 6 features" in count.note
+    assert not select(records, quantity="outlier_share")
+    assert not select(records, quantity="outlier_energy")
+
+
+def test_outlier_features_and_the_directions_on_them():
+    """Feature 4 of 6 stands out; every other image chooses, in pairs."""
+    h = torch.randn(60, 6).double() + 20 * torch.eye(6).double()[4]
+    w = torch.randn(5, 6).double()
+    outliers = outlier_features(h)
+    row = partial(Record, model="m", backbone="B", pretraining="P", role="other")
+
+    count, share = outlier_records(row, "imagenet", outliers)
+
+    assert (count.quantity, count.value) == ("outlier_count", 1)
+    fields = (share.quantity, share.item, share.coordinate, share.n)
+    assert fields == ("outlier_share", "4", 0, 30)
+    fourth = scipy.stats.zscore(h.numpy(), axis=1) ** 4
+    assert share.value == pytest.approx((fourth[:, 4] / fourth.sum(axis=1)).mean(), abs=0.01)
     assert share.low < share.value < share.high
-    for variant, weight in (("", w), ("class-centered", w - w.mean(0))):
-        v = np.linalg.svd(weight, full_matrices=False)[2]
-        energies = select(records, quantity="outlier_energy", variant=variant)
-        assert [record.coordinate for record in energies] == [0, 1, 2, 3]
-        for record in energies[: np.linalg.matrix_rank(weight)]:
-            assert record.value == pytest.approx(v[int(record.coordinate), feature] ** 2, abs=1e-6)
-            assert (
-                "on the 1 feature with the largest part in the kurtosis, of 6: 16.7 %"
-                in record.note
-            )
+    v = np.linalg.svd(w.numpy(), full_matrices=False)[2]
+    energies = outlier_energy_records(row, privileged_directions(w, h), outliers)
+    assert [record.coordinate for record in energies] == [0, 1, 2, 3, 4]
+    for record in energies:
+        assert record.value == pytest.approx(v[int(record.coordinate), 4] ** 2, abs=1e-6)
+        assert "on the 1 feature that stand out" not in record.note
+        assert "on the 1 feature that stands out in the kurtosis, of 6: 16.7 %" in record.note
+
+
+def test_anisotropy_and_modality_gap_are_of_the_in_distribution_images(scanned: Scanned):
+    model, sets, records = scanned
+    h, w = encode(model, sets.in_distribution).double().numpy(), model.head.weight.double().numpy()
+    u, text = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (h, w))
+    parts = (u.sum(axis=0) ** 2 - (u**2).sum(axis=0)) / (60 * 59)
+
+    (mean,) = select(records, quantity="anisotropy", dataset="imagenet", variant="")
+
+    assert mean.value == pytest.approx(parts.sum(), abs=1e-6)
+    assert mean.low < mean.value < mean.high
+    assert mean.n == 60
+    shares = select(records, quantity="anisotropy_share")
+    order = np.argsort(-parts)[:3]
+    assert [int(record.item) for record in shares] == order.tolist()
+    for rank, (record, feature) in enumerate(zip(shares, order, strict=True)):
+        assert record.value == pytest.approx(parts[feature] / parts.sum(), abs=1e-6)
+        assert record.low <= record.value <= record.high
+        assert record.coordinate == rank
+    gap = u.mean(axis=0) - text.mean(axis=0)
+    (distance,) = select(records, quantity="modality_gap", dataset="imagenet")
+    assert distance.value == pytest.approx(np.linalg.norm(gap), abs=1e-6)
+    assert "means over prompts, not captions" in distance.note
+    v_1 = np.linalg.svd(w)[2][0]
+    v_1 *= np.sign(v_1 @ u.mean(axis=0))
+    cosine = gap @ v_1 / np.linalg.norm(gap)
+    assert values(records, quantity="modality_gap_cosine") == pytest.approx([cosine], abs=1e-6)
+    found = values(records, quantity="modality_gap_share")
+    assert found == pytest.approx(np.sort(gap**2 / (gap @ gap))[:-4:-1], abs=1e-6)
+
+
+def test_only_a_head_made_of_text_has_a_modality_gap(scanned: Scanned, tmp_path: Path):
+    model, sets, _ = scanned
+    records = measure_model(replace(model, role="finetuned"), sets, [LINE], tmp_path)
+    assert not [record for record in records if record.quantity.startswith("modality_gap")]
+
+
+def test_rankme_is_of_the_in_distribution_images(scanned: Scanned):
+    """Six features have no ranks from 11 on, and so no exponent."""
+    model, sets, records = scanned
+    h = encode(model, sets.in_distribution).double().numpy()
+    for variant, rows in (("", h), ("centered", h - h.mean(axis=0))):
+        sigma = np.linalg.svd(rows, compute_uv=False)
+        p = sigma / sigma.sum() + 1e-7
+        (record,) = select(records, quantity="rankme", variant=variant)
+        assert record.value == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)
+        assert (record.dataset, record.n) == ("imagenet", 60)
+        assert "10 images per feature" in record.note
+    assert not select(records, quantity="spectrum_slope")
+
+
+def test_the_exponent_is_recorded_with_its_fit():
+    """Eigenvalues 1 / k², planted in 100 features."""
+    row = partial(Record, model="m", backbone="B", pretraining="P", role="other")
+    rows = torch.linalg.qr(torch.randn(300, 100).double()).Q / torch.arange(1, 101)
+    records = spectrum_records(row, "imagenet", (rows[:100], rows[100:]))
+    (slope,) = select(records, quantity="spectrum_slope", variant="")
+    (fit,) = select(records, quantity="spectrum_fit", variant="")
+    assert (slope.value, fit.value) == pytest.approx((2, 1), rel=1e-6)
+    assert "ranks 11 to 50, 3 images per feature" in slope.note
+    assert len(select(records, variant="centered")) == 3
 
 
 def reduced(order: str, h: np.ndarray, w: np.ndarray, kept: int) -> tuple[np.ndarray, ...]:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
+from statistics import fmean
 
 from .._text import replace_control_characters
 from ..data.registry import dataset_title
@@ -64,7 +65,7 @@ class TopDirection:
 
     direction: float | None  # from 0
     importance_record: Record  # Eq. 4
-    mean: float
+    mean: float  # over all directions of the activation space (the paper's)
     n_privileged: int  # directions of `PRIVILEGED_RATIO` times the mean or more
     decision_share: float | None  # share of its logits that differs between classes
 
@@ -232,7 +233,8 @@ class ResultsGrid:
             return None
         fields = {"variant": variant, "coordinate": top.coordinate}
         share = self.first(model, "decision_share", **fields)
-        mean = sum(record.value for record in records) / len(records)
+        ratio = self.first(model, "importance_ratio", variant=variant)
+        mean = top.value / ratio.value if ratio else fmean(record.value for record in records)
         n_privileged = sum(record.value >= PRIVILEGED_RATIO * mean for record in records)
         return TopDirection(top.coordinate, top, mean, n_privileged, share.value if share else None)
 

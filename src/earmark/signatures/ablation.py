@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from .._inputs import ActivationsLike, Array, as_matrix, iter_float64_tiles
+from .._inputs import ActivationsLike, Array, as_label_vector, as_matrix, iter_float64_tiles
 from .._kernels.candidates import candidate_classes
 from .._tabular import Tabular
 from .decomposition import validated_svd
-from .directions import Directions
+from .directions import Directions, require_directions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,8 +73,9 @@ def prediction_flips(
         The counts, in the order of ``indices``.
 
     Raises:
+        TypeError: If ``directions`` is not the result of `privileged_directions`.
         ValueError: If shapes do not fit, a value is not finite, there is no image, an index
-            is out of range, or the directions belong to another weight.
+            is out of range or not a whole number, or the directions belong to another weight.
 
     Example:
         >>> from earmark import privileged_directions
@@ -84,10 +85,10 @@ def prediction_flips(
         tensor([0.0000, 0.5000], dtype=torch.float64)
     """
     weight = as_matrix(weight, "weight").cpu()
-    left, sigma, right = validated_svd(directions, weight)
-    removed = torch.as_tensor(indices)
-    if removed.ndim != 1 or not len(removed) or removed.is_floating_point():
-        raise ValueError(f"indices must be a 1-D list of integers, got {indices}.")
+    left, sigma, right = validated_svd(require_directions(directions), weight)
+    removed = torch.from_numpy(as_label_vector(indices, "indices", each="removal"))
+    if not len(removed):
+        raise ValueError("indices are empty: name at least one direction to remove.")
     if not ((removed >= 0) & (removed < len(sigma))).all():
         raise ValueError(
             f"Directions are numbered from 0 to {len(sigma) - 1}, got {removed.tolist()}."

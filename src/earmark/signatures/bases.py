@@ -1,6 +1,7 @@
 """Control bases of the activation space: neurons, a random rotation, and PCA."""
 
 from dataclasses import dataclass
+from math import frexp
 
 import torch
 from jaxtyping import Float64
@@ -77,26 +78,29 @@ def pca_basis(activations: ActivationsLike) -> Float64[Tensor, "feature feature"
 
 @dataclass(frozen=True, eq=False)
 class PCA:
-    """Mean, variances and orthonormal components, in order of decreasing variance."""
+    """Mean, standard deviations and orthonormal components, in order of decreasing variance."""
 
     mean: Float64[Tensor, "feature"]
-    explained_variance: Float64[Tensor, "direction"]
+    standard_deviations: Float64[Tensor, "direction"]
     components: Float64[Tensor, "direction feature"]
 
 
 def fit_pca(activations: ActivationsLike, *, features: int | None = None) -> PCA:
     """Fit a full PCA on the CPU from the covariance, reading the activations once."""
     images, first, total, products = 0, None, torch.zeros(()), torch.zeros(())
+    scale = 2.0**-1022  # a power of two, so that no digit depends on it; keeps squares in range
     for tile in iter_float64_tiles(activations, features=features):
         first = tile[:1] if first is None else first
-        rows = tile - first  # a large common offset would cancel badly
+        last, scale = scale, max(scale, 2.0 ** (frexp(float(tile.abs().max()))[1] - 1))
+        total, products = total * (last / scale), products * (last / scale) ** 2
+        rows = tile / scale - first / scale  # a large common offset would cancel badly
         images, total = images + len(rows), total + rows.sum(dim=0)
         products = products + rows.T @ rows
     offset = total / images
     covariance = products / images - torch.outer(offset, offset)
     variances, vectors = torch.linalg.eigh(covariance.cpu())
-    mean = (offset if first is None else offset + first[0]).cpu()
-    return PCA(mean, variances.flip(0).clamp(min=0), vectors.flip(1).T)
+    mean = (offset * scale if first is None else offset * scale + first[0]).cpu()
+    return PCA(mean, variances.flip(0).clamp(min=0).sqrt() * scale, vectors.flip(1).T)
 
 
 def _check_features(features: int) -> None:

@@ -404,11 +404,17 @@ def venn_regions(sets: Mapping[str, Iterable[str]]) -> dict[tuple[str, ...], fro
         For each subset of the models, in their order, the concepts that all of them and no
         other model encode. Larger subsets come first.
 
+    Raises:
+        ValueError: If a model's concepts are one string, whose letters would be taken.
+
     Example:
         >>> regions = venn_regions({"zero-shot": {"red", "dotted"}, "supervised": {"red"}})
         >>> {models: len(concepts) for models, concepts in regions.items()}
         {('zero-shot', 'supervised'): 1, ('zero-shot',): 1, ('supervised',): 0}
     """
+    for model, concepts in sets.items():
+        if isinstance(concepts, (str, bytes)):
+            raise ValueError(f"The concepts of {model!r} are {concepts!r}: pass a set of names.")
     encoded = {model: frozenset(concepts) for model, concepts in sets.items()}
     regions: dict[tuple[str, ...], frozenset[str]] = {}
     for size in range(len(encoded), 0, -1):

@@ -2,6 +2,8 @@
 
 References:
     Crabbé et al., 2023, Eqs. 3 and 4. https://arxiv.org/abs/2310.13040
+    Chernozhukov, Lee and Rosen, Intersection bounds: estimation and inference,
+    Econometrica 2013. https://doi.org/10.3982/ECTA8718
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
+from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 from .._inputs import ActivationsLike, Array, as_matrix, require_reiterable
@@ -63,7 +66,8 @@ class Directions(Tabular):
         """Return its size in a few words."""
         return (
             f"{len(self.right)} directions of {self.right.shape[1]} features, rank {self.rank}, "
-            f"largest importance {self.importance_ratio:.1f} x the mean"
+            f"largest importance {self.importance_ratio:.1f} x the mean of all "
+            f"{self.right.shape[1]}"
         )
 
     @property
@@ -83,8 +87,23 @@ class Directions(Tabular):
 
     @property
     def importance_ratio(self) -> float:
-        """Largest importance divided by the mean importance."""
-        return float(self.importance.max() / self.importance.mean())
+        """Largest importance divided by the mean over all ``d_H`` directions (the paper's).
+
+        ``d_H`` is the number of features. Where features outnumber classes, the other
+        directions have importance 0, so that equal importances give ``d_H / rank``.
+        """
+        return float(self.importance.max() / self.importance.sum()) * self.right.shape[1]
+
+    @property
+    def importance_ratio_to_others(self) -> float:
+        """Largest importance divided by the mean of the others of non-zero singular value.
+
+        It is 1 if importances are equal, and can be large for a head of few classes; NaN
+        if there are no others.
+        """
+        share = float(self.importance.max() / self.importance.sum())
+        others = (1 - share) / max(self.rank - 1, 1)
+        return share / others if others > 0 else float("nan" if self.rank < 2 else "inf")
 
     @property
     def ranking(self) -> Int64[Tensor, "ranked"]:
@@ -177,12 +196,30 @@ def privileged_directions(
 
 @dataclass(frozen=True, eq=False)
 class ImportanceIntervals:
-    """95 % intervals of importance over images; the head is not resampled."""
+    """95 % intervals of importance over images; the head is not resampled.
+
+    Attributes:
+        encoder_importance: Of each direction by itself: of one that was chosen for its
+            estimate, the interval does not cover the choice.
+        importance: The same of Eq. 4.
+        importance_ratio: Of the largest importance over the mean of all ``d_H``; it covers
+            the choice of the largest.
+        importance_ratio_to_others: The same over the mean of the others; NaN without others.
+        equal_ratio: `Directions.importance_ratio` where importances are equal: ``d_H / rank``.
+        images: Number of images.
+    """
 
     encoder_importance: Float64[Tensor, "end direction"]
-    importance: Float64[Tensor, "end direction"]  # of Eq. 4
-    importance_ratio: Float64[Tensor, "end"]  # of the largest over the mean importance
+    importance: Float64[Tensor, "end direction"]
+    importance_ratio: Float64[Tensor, "end"]
+    importance_ratio_to_others: Float64[Tensor, "end"]
+    equal_ratio: float
     images: int
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether some direction is more important than others by more than their noise."""
+        return bool(self.importance_ratio[0] > self.equal_ratio * (1 + 1e-9))
 
 
 def importance_intervals(
@@ -191,11 +228,14 @@ def importance_intervals(
     """Compute 95 % intervals of importance over images, with a Bayesian bootstrap.
 
     Images are reweighted at random a thousand times, in one pass. For class-centered
-    directions the mean activation is held fixed. The ends are percentiles. The interval of
-    the ratio reaches at least as far on each side as percentiles do on the other: where
-    importances differ by less than their noise, the largest is too large on average, and in
-    the replicates even more so. For the same reason the rank correlation has no interval
-    here: it is biased towards 0, and in the replicates even more so.
+    directions the mean activation is held fixed. The ends of a direction's own interval are
+    percentiles. Where importances differ by less than their noise, the largest estimate is
+    too large. So the ratios have bounds that hold for the largest of the true importances
+    (Chernozhukov, Lee and Rosen): the upper end is the highest upper bound of any direction;
+    the lower end is the highest of the lower bounds that hold together for all directions
+    that may be the largest. If it is the ratio of equal importances, none stands out. The
+    rank correlation has no interval here: it is biased towards 0, and in the replicates
+    even more so.
 
     Args:
         directions: Result of `privileged_directions` for these activations.
@@ -207,8 +247,9 @@ def importance_intervals(
         The intervals.
 
     Raises:
-        ValueError: If there are fewer than two images, or the activations do not fit, as
-            in `privileged_directions`.
+        TypeError: If ``directions`` is of another type.
+        ValueError: If there are fewer than two images, the activations do not fit, as
+            in `privileged_directions`, or they are not those of the directions.
 
     Example:
         >>> images = torch.eye(2).repeat(50, 1)
@@ -217,21 +258,70 @@ def importance_intervals(
         tensor([[0.3000, 0.1000],
                 [0.4500, 0.1500]], dtype=torch.float64)
     """
+    require_directions(directions)
     means, offset = BayesianBootstrap(seed=seed), None
     if directions.class_centered:
         offset = mean_activation(require_reiterable(activations), directions.right.shape[1])
     for block in iter_cosines(directions.right, activations, offset):
         means.update(torch.from_numpy(block.cosines))
     encoder = means.replicates()
-    importance = encoder * directions.head_importance
+    if not torch.allclose(means.mean(), directions.encoder_importance, rtol=0, atol=1e-5):
+        raise ValueError(
+            "The directions are those of other activations: compute them from these, with "
+            "privileged_directions."
+        )
+    features, rank = directions.right.shape[1], directions.rank
     ends = percentile_interval(encoder)
-    # Percentiles, or their reflection at the estimate where that is wider.
-    low, high = percentile_interval(importance.amax(dim=1) / importance.mean(dim=1))
-    doubled = 2 * directions.importance_ratio
-    ratio_ends = torch.minimum(low, doubled - high), torch.maximum(high, doubled - low)
+    equal = 1 / rank
+    share = _largest_share(
+        directions.importance[:rank],
+        encoder[:, :rank] * directions.head_importance[:rank],
+        means.images,
+    ).clamp(min=equal)
     return ImportanceIntervals(
-        ends, ends * directions.head_importance, torch.stack(ratio_ends), means.images
+        ends,
+        ends * directions.head_importance,
+        features * share,
+        share / ((1 - share) / (rank - 1)) if rank > 1 else torch.full_like(share, torch.nan),
+        features * equal,
+        means.images,
     )
+
+
+def _largest_share(
+    importance: Float64[Tensor, "direction"],
+    replicates: Float64[Tensor, "draw direction"],
+    images: int,
+) -> Float64[Tensor, "end"]:
+    """Return the 95 % interval of the largest share of importance."""
+    share = importance / importance.sum()
+    deviations = replicates / replicates.sum(dim=1, keepdim=True) - share
+    errors = deviations.std(dim=0)
+    scores = torch.where(errors > 0, deviations / errors, 0.0)
+
+    def lower_bounds(candidates: Bool[Tensor, "direction"], level: float) -> tuple[float, float]:
+        # Errors of few images are uncertain: Student's t at the probability of the score.
+        normal = float(scores[:, candidates].amax(dim=1).quantile(level))
+        critical = max(normal, float(stdtrit(images - 1, ndtr(normal))))
+        return float((share - critical * errors)[candidates].max()), critical
+
+    # Directions that may be the largest: all but those that lie far below another's bound.
+    bound, critical = lower_bounds(torch.ones_like(errors, dtype=torch.bool), 0.995)
+    low, _ = lower_bounds(share + 2 * critical * errors >= bound, 0.975)
+    # The upper ends are of the log odds, which stay below a share of 1.
+    step = float(stdtrit(images - 1, 0.975)) * errors / (share * (1 - share)).clamp(min=1e-300)
+    high = torch.where(errors > 0, torch.sigmoid(share.logit() + step), share).max()
+    return torch.tensor([low, float(high)], dtype=torch.float64)
+
+
+def require_directions(directions: object) -> Directions:
+    """Return the directions; raise a TypeError if they are anything else."""
+    if not isinstance(directions, Directions):
+        raise TypeError(
+            f"directions must be the result of privileged_directions, "
+            f"got {type(directions).__name__}."
+        )
+    return directions
 
 
 def complete_basis(right: Array) -> Float64[Tensor, "feature feature"]:

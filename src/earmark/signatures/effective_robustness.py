@@ -106,7 +106,7 @@ def fit_baseline(id_accuracy: ArrayLike, shift_accuracy: ArrayLike, *, name: str
     Raises:
         ValueError: If shapes differ or are not (model,), there are fewer than three models,
             an accuracy is not finite or not strictly between 0 and 1, or the accuracies on
-            either side are all equal.
+            either side are all equal, but for rounding.
 
     Example:
         >>> line = fit_baseline([0.2, 0.5, 0.8], [0.1, 0.3, 0.6])
@@ -122,9 +122,10 @@ def fit_baseline(id_accuracy: ArrayLike, shift_accuracy: ArrayLike, *, name: str
     _raise_if_no_logit(x, "id_accuracy")
     _raise_if_no_logit(y, "shift_accuracy")
     for side, values in (("id_accuracy", x), ("shift_accuracy", y)):
-        if np.ptp(logit(values)) == 0:
+        if np.ptp(values) <= 16 * _rounding_unit(values):
             raise ValueError(
-                f"Every {side} is {values[0]}: a baseline needs models of different accuracy."
+                f"Every {side} is {values[0]}, but for rounding: a baseline needs models of "
+                "different accuracy."
             )
 
     line = _least_squares(logit(x), logit(y), name, (float(x.min()), float(x.max())))
@@ -270,6 +271,12 @@ def _as_accuracy_pair(
             "pass one of each per model, the mean over its shifts."
         )
     return x, y
+
+
+def _rounding_unit(values: NDArray[np.float64]) -> float:
+    """Return the rounding unit of the coarser of float32 and float64 that holds all values."""
+    is_single = np.array_equal(values, values.astype(np.float32))
+    return float(np.finfo(np.float32 if is_single else np.float64).eps)
 
 
 def _raise_if_no_logit(values: NDArray[np.float64], name: str) -> None:

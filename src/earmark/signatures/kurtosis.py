@@ -11,7 +11,7 @@ from typing import Any, no_type_check
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,10 +29,13 @@ from .._inputs import (
 from .._kernels._jit import jit
 from .._kernels.threads import Threads
 from .._tabular import Tabular
-from ..statistics.bayesian_bootstrap import BayesianBootstrap, percentile_interval
+from ..statistics.intervals import hall_steps
 
 OUTLIER_FRACTION = 0.01
-"""Fraction of the features that count as outliers; at least one feature does."""
+"""Largest fraction of the features that count as outliers; at least one feature may."""
+
+OUTLIER_RATIO = 10.0
+"""Share of the kurtosis, in multiples of the other 99 %'s mean, from which a feature stands out."""
 
 
 def activation_kurtosis(activations: ActivationsLike) -> Float64[Tensor, ""]:
@@ -92,15 +95,24 @@ def image_kurtosis(activations: ActivationsLike) -> Float64[Tensor, "image"]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OutlierFeatures(Tabular):
-    """Features that contribute most to the activation kurtosis."""
+    """Features that stand out in the activation kurtosis; there may be none.
 
-    # The mean over images of the fourth power of each feature's standard score within the
-    # image; their mean over features is the activation kurtosis (Eq. 2).
+    Attributes:
+        feature_kurtosis: Mean over all images of the fourth power of each feature's standard
+            score within the image. Its mean over features is the activation kurtosis (Eq. 2).
+        features: Indices of the features, by decreasing share on the images that choose.
+        kurtosis_share: Share of each in the activation kurtosis of the images that measure.
+        kurtosis_share_interval: 95 % interval over these; None with fewer than two.
+        images: Number of all images.
+        measured_images: Number of the images that measure: those that do not choose.
+    """
+
     feature_kurtosis: Float64[Tensor, "feature"]
-    features: Int64[Tensor, "outlier"]  # by decreasing contribution
-    # 95 % interval over images, the choice of the features held fixed; None for a single image.
+    features: Int64[Tensor, "outlier"]
+    kurtosis_share: Float64[Tensor, "outlier"]
     kurtosis_share_interval: Float64[Tensor, "end outlier"] | None
     images: int
+    measured_images: int
 
     def columns(self) -> Mapping[str, Sequence[Any]]:
         """Return the outlier features, the largest share first."""
@@ -109,12 +121,9 @@ class OutlierFeatures(Tabular):
     def describe(self) -> str:
         """Return its size in a few words."""
         n, share = len(self.feature_kurtosis), float(self.kurtosis_share.sum())
+        if not len(self.features):
+            return f"none of {n:,} features stands out"
         return f"{len(self.features)} of {n:,} features have {share:.1%} of the kurtosis"
-
-    @property
-    def kurtosis_share(self) -> Float64[Tensor, "outlier"]:
-        """Share of each outlier feature in the activation kurtosis."""
-        return self.feature_kurtosis[self.features] / self.feature_kurtosis.sum()
 
     @property
     def expected_energy(self) -> float:
@@ -132,37 +141,114 @@ class OutlierFeatures(Tabular):
         return vectors[:, self.features].square().sum(dim=1)
 
 
-def outlier_features(activations: ActivationsLike, *, seed: int = 0) -> OutlierFeatures:
-    """Find the 1 % of the features that contribute most to the activation kurtosis.
+def outlier_features(
+    activations: ActivationsLike, *, ratio: float = OUTLIER_RATIO, seed: int = 0
+) -> OutlierFeatures:
+    """Find the features that stand out by their contribution to the activation kurtosis.
+
+    One half of the images chooses: a feature stands out if its share of the kurtosis is among
+    the largest 1 %, and at least ``ratio`` times the mean share of the other 99 %. The other
+    half measures their shares, so that these are not too large because they were chosen. Of
+    each two consecutive images, one that is drawn at random chooses.
 
     Args:
         activations: As in `activation_kurtosis`.
-        seed: Random seed of the interval.
+        ratio: Least share of the kurtosis, in multiples of the mean share of the other 99 %.
+            With 1, the largest 1 % are taken in any case, even if all features are alike.
+        seed: Random seed of the halves.
 
     Returns:
-        The outlier features: ``round(1 %)`` of the features, at least one.
+        The outlier features, at most ``round(1 %)`` of the features or one; none if no
+        feature stands out. A single image chooses and measures.
 
     Raises:
-        ValueError: As in `activation_kurtosis`.
+        ValueError: As in `activation_kurtosis`, or if ``ratio`` is negative or not finite.
 
     Example:
-        >>> outliers = outlier_features(torch.tensor([[0.0, 9, 1], [1, 7, 0]]))
-        >>> outliers.features, outliers.energy_fraction(torch.eye(3))
-        (tensor([1]), tensor([0., 1., 0.], dtype=torch.float64))
+        >>> images = torch.tensor([[0.0, 90, 1, 2], [1, 70, 0, 3]])
+        >>> outliers = outlier_features(images)
+        >>> outliers.features, outliers.energy_fraction(torch.eye(4))
+        (tensor([1]), tensor([0., 1., 0., 0.], dtype=torch.float64))
+        >>> outlier_features(torch.eye(4))
+        <OutlierFeatures: none of 4 features stands out>
     """
-    means = BayesianBootstrap(seed=seed)
+    if not 0 <= ratio < float("inf"):
+        raise ValueError(f"ratio must be a number >= 0, got {ratio}.")
+    choosing, measuring, halves = _PowerMoments(), _PowerMoments(), _Halves(seed)
+    images = 0
     for tile in iter_float64_tiles(activations):
-        images = torch.arange(means.images, means.images + len(tile))
-        means.update(_checked_powers(tile, images).cpu())
-    contributions = means.mean()
-    count = max(1, round(OUTLIER_FRACTION * len(contributions)))
-    features = contributions.argsort(descending=True, stable=True)[:count]
-    interval = None
-    if means.images > 1:
-        replicates = means.replicates()
-        shares = replicates[:, features] / replicates.sum(dim=1, keepdim=True)
-        interval = percentile_interval(shares)
-    return OutlierFeatures(contributions, features, interval, means.images)
+        powers = _checked_powers(tile, torch.arange(images, images + len(tile))).cpu()
+        chooses = halves.draw(len(tile))
+        choosing.update(powers[chooses])
+        measuring.update(powers[~chooses])
+        images += len(tile)
+    contributions = (choosing.totals + measuring.totals) / images
+    if images == 1:  # it chooses and measures
+        choosing = measuring = choosing if choosing.images else measuring
+    shares = choosing.shares()
+    count = max(1, round(OUTLIER_FRACTION * len(shares)))
+    ranking = shares.argsort(descending=True, stable=True)
+    features, others = ranking[:count], shares[ranking[count:]]
+    features = features[shares[features] >= ratio * others.mean()]
+    interval = measuring.share_intervals()[:, features] if measuring.images > 1 else None
+    return OutlierFeatures(
+        contributions, features, measuring.shares()[features], interval, images, measuring.images
+    )
+
+
+class _Halves:
+    """Random halves of the images: of each two consecutive ones, one is in the first half."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._drawn = np.zeros(0, np.bool_)
+
+    def draw(self, count: int) -> Bool[Tensor, "image"]:
+        """Return whether each of the next images is in the first half."""
+        while len(self._drawn) < count:
+            is_first = self._random.random(TILE_SIZE) < 0.5
+            pairs = np.stack([is_first, ~is_first], axis=1).reshape(-1)
+            self._drawn = np.concatenate([self._drawn, pairs])
+        chosen, self._drawn = self._drawn[:count], self._drawn[count:]
+        return torch.from_numpy(chosen)
+
+
+class _PowerMoments:
+    """Moments over images of fourth powers (image, feature) and of their sums over features."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._sums = torch.zeros(9, 1, dtype=torch.float64)
+
+    @property
+    def totals(self) -> Float64[Tensor, "feature"]:
+        """Sums over images."""
+        return self._sums[0]
+
+    def update(self, powers: Float64[Tensor, "image feature"]) -> None:
+        """Add images."""
+        whole = powers.sum(dim=1, keepdim=True).expand_as(powers) / powers.shape[1]
+        terms = (powers, whole, powers**2, powers * whole, whole**2)
+        thirds = (powers**3, powers**2 * whole, powers * whole**2, whole**3)
+        self._sums = self._sums + torch.stack([term.sum(dim=0) for term in (*terms, *thirds)])
+        self.images += len(powers)
+
+    def shares(self) -> Float64[Tensor, "feature"]:
+        """Return each feature's share of the kurtosis."""
+        return self.totals / self.totals.sum()
+
+    def share_intervals(self) -> Float64[Tensor, "end feature"]:
+        """Return 95 % intervals of the shares over images, corrected for skewness."""
+        # A share is a ratio of means: its error is the mean of power - ratio * whole.
+        _, whole, xx, xs, ss, xxx, xxs, xss, sss = self._sums / self.images
+        ratio = self.totals / self._sums[1]
+        variance = xx - 2 * ratio * xs + ratio**2 * ss
+        third = xxx - 3 * ratio * xxs + 3 * ratio**2 * xss - ratio**3 * sss
+        variance = variance.where(variance > 1e-12 * xx, 0)  # what rounding leaves of none
+        steps = torch.from_numpy(hall_steps(variance.numpy(), third.numpy(), self.images))
+        features = len(whole)
+        below, above = steps / whole / features
+        return torch.stack([self.shares() - below, self.shares() + above]).clamp(0, 1)
 
 
 def _checked_powers(
@@ -183,6 +269,8 @@ def _checked_powers(
 def _fourth_powers(rows: Float64[Tensor, "row column"]) -> Float64[Tensor, "row column"]:
     # Subtracting one entry makes a constant row exactly 0, which gives 0 / 0, and keeps the
     # digits of a small spread on a large offset. Scaling keeps fourth powers in range.
+    quarter = rows.abs().amax(dim=1, keepdim=True) > 1e300  # differences may overflow
+    rows = torch.where(quarter, rows / 4, rows)
     rows = rows - rows[:, :1]
     rows = rows / rows.abs().amax(dim=1, keepdim=True)
     squares = (rows - rows.mean(dim=1, keepdim=True)).square()

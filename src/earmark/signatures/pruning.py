@@ -189,9 +189,7 @@ def _control_vectors(
     if order == "pca":
         return outputs, pca.components, pca.mean
     # W Cov^(1/2), up to a rotation of the features, on which left vectors do not depend.
-    left, _, _ = np.linalg.svd(
-        (outputs * pca.explained_variance.sqrt()).numpy(), full_matrices=False
-    )
+    left, _, _ = np.linalg.svd((outputs * pca.standard_deviations).numpy(), full_matrices=False)
     outputs = torch.from_numpy(left[:, :rank])
     return outputs, outputs.T @ weight, pca.mean
 

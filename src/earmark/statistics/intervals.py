@@ -11,6 +11,7 @@ References:
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
 from .arrays import ArrayLike, as_float64
@@ -50,18 +51,30 @@ def mean_interval(values: ArrayLike) -> tuple[float, float]:
     if scale <= 1e-14 * abs(mean):  # what rounding leaves of values that are the same
         return mean, mean
     variance = float(np.mean((centered / scale) ** 2))
-    skewness = float(np.mean((centered / scale) ** 3)) / variance**1.5
-    error = scale * (variance / (n - 1)) ** 0.5
+    third = float(np.mean((centered / scale) ** 3))
+    below, above = hall_steps(np.array([variance]), np.array([third]), n)
+    return mean - scale * float(below[0]), mean + scale * float(above[0])
+
+
+def hall_steps(
+    variances: NDArray[np.float64], third_moments: NDArray[np.float64], n: int
+) -> NDArray[np.float64]:
+    """Return how far the interval of a mean reaches down and up, from moments of n values."""
+    if n < 2:
+        raise ValueError(f"An interval over images needs at least 2 images, got {n}.")
+    safe = np.where(variances > 0, variances, 1.0)
+    skewness = np.where(variances > 0, third_moments, 0.0) / safe**1.5 / n**0.5
+    error = (np.maximum(variances, 0.0) / (n - 1)) ** 0.5
     t = float(stdtrit(n - 1, 0.975))
-    below, above = (_invert_hall_transform(end, skewness / n**0.5) for end in (t, -t))
-    return mean - error * below, mean - error * above
+    below, above = (_invert_hall_transform(end, skewness) for end in (t, -t))
+    return np.stack([error * below, -error * above])
 
 
-def _invert_hall_transform(t: float, skewness: float) -> float:
+def _invert_hall_transform(t: float, skewness: NDArray[np.float64]) -> NDArray[np.float64]:
     part = t - skewness / 6
     root = np.cbrt(1 + skewness * part)
     # 3 (root - 1) / skewness, which would be 0 / 0 without skewness.
-    return float(3 * part / (root * root + root + 1))
+    return 3 * part / (root * root + root + 1)
 
 
 def mover_mean_interval(

@@ -12,16 +12,19 @@ from ..data.image_set import ImageSet
 from ..models.classifier import Classifier
 from ..quantities import QUANTITIES, Measurement, Quantity, plugin_measurements
 from ..records import Record
+from ..signatures.anisotropy import UnitMoments, read_unit_moments
 from ..signatures.decomposition import has_class_variation
 from ..signatures.directions import Directions, privileged_directions
 from ..signatures.effective_robustness import Baseline
 from ..signatures.kurtosis import OutlierFeatures, outlier_features
 from .eval_sets import EvalSets
 from .records.accuracy import Batches, accuracy_records, join_notes, model_row
+from .records.anisotropy import anisotropy_records, modality_gap_records
 from .records.concepts import concept_count_records, concept_records
 from .records.directions import ablation_records, direction_records, outlier_energy_records
-from .records.kurtosis import centered_kurtosis_record, kurtosis_records, outlier_share_records
+from .records.kurtosis import centered_kurtosis_record, kurtosis_records, outlier_records
 from .records.pruning import pruning_records
+from .records.spectrum import spectrum_records
 
 MAX_MEMORY = 1 << 31  # bytes of activations to hold in memory; the rest stays memory-mapped
 
@@ -78,6 +81,11 @@ class MeasureContext:
         """Outlier features of the in-distribution images."""
         return outlier_features(self.id_activations)
 
+    @cached_property
+    def unit_moments(self) -> UnitMoments:
+        """Sums over the in-distribution images of unit activations and their products."""
+        return read_unit_moments(self.id_activations)
+
     def supports(self, need: str) -> bool:
         """Return whether the data has what a measurement needs."""
         sets, has_head = self.eval_sets, bool(self.classifier.classes)
@@ -106,7 +114,26 @@ def _outliers(context: MeasureContext) -> list[Record]:
     records: list[Record] = []
     if context.has_several_images:
         records.append(centered_kurtosis_record(context.row, name, activations))
-    return records + outlier_share_records(context.row, name, context.outliers)
+    return records + outlier_records(context.row, name, context.outliers)
+
+
+def _anisotropy(context: MeasureContext) -> list[Record]:
+    name = context.eval_sets.in_distribution.name
+    if not context.has_several_images:
+        return []
+    return anisotropy_records(context.row, name, context.unit_moments)
+
+
+def _spectrum(context: MeasureContext) -> list[Record]:
+    name = context.eval_sets.in_distribution.name
+    return spectrum_records(context.row, name, context.id_activations)
+
+
+def _modality_gap(context: MeasureContext) -> list[Record]:
+    if context.classifier.role != "zero-shot":  # only its head is made of text
+        return []
+    name, weight = context.eval_sets.in_distribution.name, context.classifier.head.weight
+    return modality_gap_records(context.row, name, context.unit_moments, weight)
 
 
 def _directions(context: MeasureContext) -> list[Record]:
@@ -146,15 +173,22 @@ def _quantities(*names: str) -> tuple[Quantity, ...]:
 
 _DIRECTION_QUANTITIES = (
     "head_rank", "singular_value", "head_importance", "encoder_importance", "importance",
-    "importance_ratio", "decision_share", "flipped_predictions", "outlier_energy",
-    "spearman_sigma_importance",
+    "importance_ratio", "importance_ratio_to_others", "decision_share", "flipped_predictions",
+    "outlier_energy", "spearman_sigma_importance",
 )  # fmt: skip
 _ACCURACY = Measurement(_quantities("accuracy", "effective_robustness"), "labels", _accuracy)
 _KURTOSIS = Measurement(_quantities("activation_kurtosis"), "images", _kurtosis)
 MEASUREMENTS = (
     _ACCURACY,
     _KURTOSIS,
-    Measurement(_quantities("outlier_share"), "images", _outliers),
+    Measurement(_quantities("outlier_count", "outlier_share"), "images", _outliers),
+    Measurement(_quantities("anisotropy", "anisotropy_share"), "images", _anisotropy),
+    Measurement(_quantities("rankme", "spectrum_slope", "spectrum_fit"), "images", _spectrum),
+    Measurement(
+        _quantities("modality_gap", "modality_gap_cosine", "modality_gap_share"),
+        "head",
+        _modality_gap,
+    ),
     Measurement(_quantities(*_DIRECTION_QUANTITIES), "head", _directions),
     Measurement(_quantities("pruned_accuracy", "pruned_effective_robustness"), "labels", _pruning),
     Measurement(

@@ -144,7 +144,7 @@ def missing_measurements(
     missing: list[tuple[str, str]] = []
     if not classifier.classes:
         missing.append((
-            "importance, spectrum, accuracy, pruning, effective robustness",
+            "importance, singular values, accuracy, pruning, effective robustness",
             f"a head, since {classifier.name} has none: --head FILE, --probe FOLDER of "
             "labeled training images, or an id with its own head",
         ))

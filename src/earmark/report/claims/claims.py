@@ -70,7 +70,8 @@ CLAIMS = (
         "Every zero-shot model has at least one direction far more important than the "
         "mean; finetuning keeps it but lowers its importance (except for ResNets trained on "
         "YFCC-15M); supervised models have none.",
-        "A direction is privileged at 10 times the mean importance or more. Reproduced if "
+        "A direction is privileged at 10 times the mean importance, over as many directions "
+        "as features, or more. Reproduced if "
         "zero-shot has one, the finetuned model's largest importance is lower, and "
         "supervised has none; not reproduced if one of the three is contradicted.",
         "the importance of the directions of a zero-shot, a finetuned and a supervised model",

@@ -51,7 +51,8 @@ def all_families_importance_figure(grid: ResultsGrid) -> Figure | None:
     return Figure(
         "7",
         "Importance of every singular direction, for every family",
-        "As in the paper, in multiples of each model's mean importance (the vertical line). "
+        "As in the paper, in multiples of each model's mean importance over as many "
+        "directions as features (the vertical line). "
         "The number is the largest. Figure 2 has the supervised models.",
         charts.panels(plots, columns=(3, 2, 1)),
     )
@@ -70,7 +71,8 @@ def _caption(grid: ResultsGrid) -> str:
     first = "First by rank, then in" if len(grid.rows) == 1 else "In"
     text = (
         f"Each mark is a direction; marks that fall on another are left out. {first} "
-        "multiples of the model's mean importance (the vertical line). The number is the "
+        "multiples of the model's mean importance, over as many directions as features "
+        "(the vertical line). The number is the "
         "largest: a privileged direction stands far to the right of all others. "
         "Class-centered: the mean over classes is subtracted from the head."
     )

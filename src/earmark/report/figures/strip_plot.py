@@ -17,7 +17,9 @@ _AXIS_PIXELS = 360
 def direction_points(grid: ResultsGrid, model: str, fields: Point, *, variant: str) -> list[Point]:
     """Return a point for each direction of an importance above 0, in falling order."""
     records = grid.records(model, "importance", variant=variant)
-    mean = sum(record.value for record in records) / max(len(records), 1)
+    top = grid.top_direction(model, variant=variant)
+    if top is None:
+        return []
     positive = [record for record in records if record.value > 0]
     positive.sort(key=lambda record: -record.value)
     return [
@@ -26,7 +28,7 @@ def direction_points(grid: ResultsGrid, model: str, fields: Point, *, variant: s
             "Direction": f"{r.coordinate:g}" if r.coordinate is not None else "",
             "Rank": rank,
             "Importance": charts.round_significant(r.value),
-            "Ratio": charts.round_significant(r.value / mean),
+            "Ratio": charts.round_significant(r.value / top.mean),
         }
         for rank, r in enumerate(positive, 1)
     ]

@@ -120,7 +120,10 @@ def directions_table(grid: ResultsGrid) -> Table | None:
         "decision. For the most important direction, the table says how much of its effect "
         "on the logits is the same for all classes, and how many predictions on "
         f"{grid.id_title} change without it. Class-centered: the mean over classes is "
-        "subtracted from the head, which changes no prediction, and activations are centered.",
+        "subtracted from the head, which changes no prediction, and activations are centered. "
+        "Mean of all: over as many directions as features, as in the paper; where features "
+        "outnumber classes, the rest have importance 0. The others: those of non-zero singular "
+        "value.",
     )
 
 
@@ -129,16 +132,19 @@ def _direction_cells(grid: ResultsGrid, model: str, variant: str) -> dict[str, C
     if top is None:
         return {}
     ratio = grid.first(model, "importance_ratio", variant=variant)
+    others = grid.first(model, "importance_ratio_to_others", variant=variant)
     n = top.n_privileged
     cells = {
         "Largest importance": _record_cell(top.importance_record),
-        "Largest ÷ mean": Cell.from_record(ratio, _format_ratio)
+        "Largest ÷ mean of all": Cell.from_record(ratio, _format_ratio)
         if ratio
         else Cell(_format_ratio(top.ratio), raw={"": top.ratio}),
         f"Directions of {PRIVILEGED_RATIO:g} times the mean or more": Cell(
             str(n), note="no interval: counted on the estimates", raw={"": n}
         ),
     }
+    if others:
+        cells["Largest ÷ mean of the others"] = Cell.from_record(others, _format_ratio)
     if variant:
         return cells
     if share := grid.first(model, "decision_share", variant="", coordinate=top.direction):
@@ -172,9 +178,10 @@ def outliers_table(grid: ResultsGrid) -> Table | None:
         number="2c",
         title="Outlier features and privileged directions",
         header="Measure",
-        caption="The paper has no such table. Outlier features: the 1 % of the features "
-        "(at least one) with the largest share of the activation kurtosis on "
-        f"{grid.id_title}, whether or not they stand out; they are numbered from 0. Energy: the "
+        caption="The paper has no such table. Outlier features: those, at most 1 % of the "
+        "features, with at least 10 times the mean share of the others in the activation "
+        f"kurtosis on {grid.id_title}. One half of the images chooses them, the other half "
+        "measures their shares; they are numbered from 0. Energy: the "
         "share of the direction's squared norm on these features. The note gives the energy of "
         "a random direction.",
     )
@@ -183,11 +190,13 @@ def outliers_table(grid: ResultsGrid) -> Table | None:
 def _outlier_cells(grid: ResultsGrid, model: str) -> dict[str, Cell]:
     records = grid.records(model, "outlier_share")
     records.sort(key=lambda record: record.coordinate or 0.0)
+    number = grid.first(model, "outlier_count")
+    cells = {"Outlier features": _record_cell(number)} if number else {}
     if not records:
-        return {}
+        return cells
     largest, total = records[0], sum(record.value for record in records)
     name = Cell(f"Feature {largest.item}", note=largest.note, raw={"": largest.item})
-    cells = {"Largest outlier feature": name, "Its share of the kurtosis": _record_cell(largest)}
+    cells |= {"Largest outlier feature": name, "Its share of the kurtosis": _record_cell(largest)}
     if len(records) > 1:
         note = "no interval: the sum of shares that have intervals"
         cells["Share of all outlier features"] = Cell(

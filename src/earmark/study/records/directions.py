@@ -20,6 +20,8 @@ N_ABLATED = 10  # of the most important directions, each removed alone
 _OF_THE_WEIGHTS = "of the weights alone: nothing is sampled"
 _ONE_IMAGE = "one image has no interval"
 _NEAR_0 = "no interval: too near 0 where importances lie closer together than their noise"
+_NONE_STANDS_OUT = "no direction stands out: the interval includes equal importances"
+_UNBOUNDED = "no interval: its upper end is not finite"
 _NULL = "singular value 0: the direction is arbitrary"
 _ROUNDED = "set to 0, since rounding can have made it"
 _NEAR_LIMIT = "within a factor 10 of what rounding can have made"
@@ -90,12 +92,28 @@ def _importance_records(
         for quantity, (values, all_fields) in columns.items()
         for index, (value, fields) in enumerate(zip(values.tolist(), all_fields, strict=True))
     ]
-    (fields,) = _interval_fields(intervals and intervals.importance_ratio, 1)
-    ratio = directions.importance_ratio
-    records.append(row(quantity="importance_ratio", value=ratio, **fields))
+    records += _ratio_records(row, directions, intervals)
     if isfinite(rho):
         row = partial(row, quantity="spearman_sigma_importance", n=directions.rank)
         records.append(row(value=rho, note=_NEAR_0))
+    return records
+
+
+def _ratio_records(
+    row: partial[Record], directions: Directions, intervals: ImportanceIntervals | None
+) -> list[Record]:
+    """Record the largest importance over the mean, the paper's and that of the others."""
+    note = _ONE_IMAGE if intervals is None else "" if intervals.stands_out else _NONE_STANDS_OUT
+    records: list[Record] = []
+    for quantity in ("importance_ratio", "importance_ratio_to_others"):
+        value, ends = getattr(directions, quantity), getattr(intervals, quantity, None)
+        if not isfinite(value):
+            continue
+        if ends is None or not ends.isfinite().all():
+            records.append(row(quantity=quantity, value=value, note=note or _UNBOUNDED))
+            continue
+        low, high = ends.tolist()
+        records.append(row(quantity=quantity, value=value, low=low, high=high, note=note))
     return records
 
 
@@ -126,11 +144,13 @@ def ablation_records(
 def outlier_energy_records(
     row: partial[Record], directions: Directions, outliers: OutlierFeatures
 ) -> list[Record]:
-    """Record the share of each direction that lies on the outlier features."""
+    """Record the share of each direction that lies on the outlier features, if there are any."""
+    if not len(outliers.features):
+        return []
     count, expected = len(outliers.features), outliers.expected_energy
-    features = "1 feature" if count == 1 else f"{count:,} features"
+    features = "1 feature that stands" if count == 1 else f"{count:,} features that stand"
     note = (
-        f"on the {features} with the largest part in the kurtosis, of "
+        f"on the {features} out in the kurtosis, of "
         f"{len(outliers.feature_kurtosis):,}: {100 * expected:.1f} % expected by chance; "
         "the weights are known, so that there is no interval"
     )

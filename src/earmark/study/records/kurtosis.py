@@ -44,14 +44,21 @@ def centered_kurtosis_record(row: partial[Record], dataset: str, activations: Ba
     return _kurtosis_record(row, dataset, centered, variant="centered")
 
 
-def outlier_share_records(
-    row: partial[Record], dataset: str, outliers: OutlierFeatures
-) -> list[Record]:
-    """Record the share of the kurtosis of each outlier feature, the largest first."""
+def outlier_records(row: partial[Record], dataset: str, outliers: OutlierFeatures) -> list[Record]:
+    """Record how many features stand out, and each one's share of the kurtosis."""
+    row = partial(row, dataset=dataset)
+    count, chosen_on = len(outliers.features), outliers.images - outliers.measured_images or 1
+    images = "1 image" if chosen_on == 1 else f"{chosen_on:,} images"
+    note = f"no interval: chosen on {images}, of {len(outliers.feature_kurtosis):,} features"
+    number = row(quantity="outlier_count", value=count, n=outliers.images, note=note)
+    return [number, *_share_records(row, outliers)]
+
+
+def _share_records(row: partial[Record], outliers: OutlierFeatures) -> list[Record]:
     features, interval = outliers.features.tolist(), outliers.kurtosis_share_interval
     ends = [(None, None)] * len(features) if interval is None else interval.T.tolist()
     note = _ONE_IMAGE if interval is None else ""
-    row = partial(row, quantity="outlier_share", dataset=dataset, n=outliers.images, note=note)
+    row = partial(row, quantity="outlier_share", n=outliers.measured_images, note=note)
     columns = zip(features, outliers.kurtosis_share.tolist(), ends, strict=True)
     return [
         row(value=share, item=str(feature), coordinate=float(rank), low=low, high=high)
