@@ -1,4 +1,4 @@
-"""Decode workers: what they import, and images whose preprocessing fails."""
+"""Decode workers: what they import."""
 
 import os
 import subprocess
@@ -12,18 +12,16 @@ from PIL import Image
 READ = """
 import multiprocessing, sys
 from pathlib import Path
-import torch
-from PIL import Image
 from earmark.data import loader
 from earmark.data.image_folder import read_unlabeled
 from earmark.models.preprocessing import Preprocessing
 
-methods = sys.argv[2:]
-multiprocessing.get_all_start_methods = lambda: methods
-transform = Preprocessing(8, (8, 8), (0.0,) * 3, (1.0,) * 3)
-images = read_unlabeled(Path(sys.argv[1]), name="images")
-batches = loader.load_batches(transform, images, [range(1)], 1, workers=1, device="cpu")
-print([batch.indices for batch in batches])
+if __name__ == "__main__":  # a spawned worker imports this file
+    multiprocessing.get_all_start_methods = lambda: sys.argv[2:]
+    transform = Preprocessing(8, (8, 8), (0.0,) * 3, (1.0,) * 3)
+    images = read_unlabeled(Path(sys.argv[1]), name="images")
+    batches = loader.load_batches(transform, images, [range(1)], 1, workers=1, device="cpu")
+    print([batch.indices for batch in batches])
 """
 HOSTILE = "open({canary!r}, 'w').close()\nraise SystemExit(1)\n"
 

@@ -311,7 +311,9 @@ def test_claims_of_too_much_memory(tmp_path: Path):
     raw = b"\x80\x02c__builtin__\nbytearray\n(\x8a\x08" + (2**62).to_bytes(8, "little") + b"tR."
     (path := tmp_path / "a.pt").write_bytes(raw)
 
-    with pytest.raises(ValueError, match=rf"{path} (asks for more memory|is damaged)"):
+    with pytest.raises(
+        ValueError, match=rf"{path} (asks for memory|asks for more memory|is damaged)"
+    ):
         read_state_dict(path)
 
 

@@ -1,7 +1,9 @@
 """Model folders and saved classifiers that ask for code, for a path or for the network."""
 
+import io
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import earmark
 import earmark.models._torchvision_compat  # noqa: F401 # before what imports torchvision
+from earmark.models.checkpoints import read_state_dict
 from earmark.models.factory import load_model
 from earmark.models.serialization import load_classifier
 
@@ -475,3 +478,41 @@ def test_a_swapped_weight_is_noticed(saved: Path):
 
     with pytest.raises(ValueError, match="is damaged: its checksum does not match"):
         earmark.load_model(str(saved))
+
+
+def _save_pickle(path: Path, body: bytes) -> None:
+    """Write a file of torch.save whose pickle is another."""
+    buffer = io.BytesIO()
+    torch.save({"a": 1}, buffer)
+    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.infolist():
+            is_pickle = member.filename.endswith("data.pkl")
+            target.writestr(member.filename, body if is_pickle else source.read(member.filename))
+
+
+def test_a_pickle_that_asks_for_memory_is_refused(tmp_path: Path):
+    """bytearray(n), which torch's restricted reader allows."""
+    body = b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R."
+    _save_pickle(path := tmp_path / "net.pt", body)
+
+    with pytest.raises(ValueError, match="asks for memory that its bytes do not fill"):
+        read_state_dict(path)
+
+
+def test_a_pickle_that_doubles_itself_is_refused(tmp_path: Path):
+    """A key that is a tuple of two equal tuples, and so on: 2 ** 40 parts in a hash."""
+    levels = b"".join(b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(1, 40))
+    body = b"\x80\x02})q\x00h\x00\x86q\x01" + levels + b"K\x01s."
+    _save_pickle(path := tmp_path / "net.pt", body)
+
+    with pytest.raises(ValueError, match="repeat each other without end") as caught:
+        read_state_dict(path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_saved_model_that_would_download_a_backbone_is_refused():
+    from earmark.models.torchvision_models import build_encoder
+
+    architecture = {"name": "fasterrcnn_resnet50_fpn", "head": "x", "options": {"num_classes": 2}}
+    with pytest.raises(ValueError, match="fasterrcnn_resnet50_fpn is not a classifier of images"):
+        build_encoder(architecture)

@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 
 from .image_set import ImageSet, UnreadableImage
 
-_SAFE_PATH = "PYTHONSAFEPATH"
 _MAX_WORKERS = 8  # enough to keep a large device busy; more only take memory
 
 
@@ -80,19 +79,17 @@ def _load_in_thread(
 def _load_with_workers(
     reader: "_BatchReader", batches: Sequence[range], workers: int, *, pinned: bool
 ) -> Iterator[LoadedBatch]:
+    loader = DataLoader(
+        list(batches),  # pyright: ignore[reportArgumentType]
+        batch_size=None,
+        collate_fn=reader,  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        pin_memory=pinned,
+        multiprocessing_context=_start_method(),
+        worker_init_fn=_die_with_parent,
+    )
     with _worker_errors():
-        with _without_current_folder():
-            loader = DataLoader(
-                list(batches),  # pyright: ignore[reportArgumentType]
-                batch_size=None,
-                collate_fn=reader,  # pyright: ignore[reportArgumentType]
-                num_workers=workers,
-                pin_memory=pinned,
-                multiprocessing_context=_start_method(),
-                worker_init_fn=_die_with_parent,
-            )
-            loaded = iter(loader)  # which starts the workers
-        yield from loaded
+        yield from loader
 
 
 def _is_picklable(transform: Callable[[Image.Image], Tensor]) -> bool:
@@ -142,21 +139,6 @@ def _start_forkserver() -> None:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _without_current_folder() -> Generator[None]:
-    """Let processes started here import nothing from the current folder, which may be anyone's."""
-    # Python starts servers and workers as `python -c`, which looks there first.
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
 
 
 @contextmanager
