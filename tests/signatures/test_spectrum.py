@@ -40,7 +40,7 @@ def test_they_are_numpys_for_more_and_for_fewer_images(images: int, features: in
         assert (slope.images, slope.features, slope.rank) == (images, features, rank)
 
 
-@pytest.mark.parametrize("images", [1500, 5000])
+@pytest.mark.parametrize("images", [1500, 8000])
 def test_blocks_change_nothing(images: int):
     rows = torch.randn(images, 20).double() + 3
     h = (rows - rows.mean(dim=0)).numpy()

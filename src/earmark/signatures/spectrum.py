@@ -85,7 +85,7 @@ class Spectrum:
 
 
 def read_spectrum(activations: ActivationsLike) -> Spectrum:
-    """Compute the singular values in one pass, with memory for feature² numbers."""
+    """Compute the singular values in one pass, with memory for some feature² numbers."""
     # R of a QR decomposition of [1, H], updated block by block, loses no digits to squares:
     # beside the column of ones, its first row holds the mean, and the rest is centered.
     images, waiting = 0, list[NDArray[np.float64]]()
@@ -93,7 +93,7 @@ def read_spectrum(activations: ActivationsLike) -> Spectrum:
         rows = tile.cpu().numpy()
         waiting.append(np.concatenate([np.ones((len(rows), 1)), rows], axis=1))
         images += len(rows)
-        if sum(map(len, waiting)) >= 2 * max(TILE_SIZE, rows.shape[1]):
+        if sum(map(len, waiting)) >= 3 * max(TILE_SIZE, rows.shape[1]):
             waiting = [_triangle(waiting)]
     triangle = _triangle(waiting)
     features = triangle.shape[1] - 1
