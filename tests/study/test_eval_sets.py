@@ -262,7 +262,9 @@ def test_a_model_without_a_head_has_its_kurtosis_measured(tmp_path: Path, *, lab
         None,
         6,
     )
-    assert {record.quantity for record in records} == {"activation_kurtosis", "outlier_share"}
+    quantities = {record.quantity for record in records}
+    assert {"activation_kurtosis", "outlier_count", "anisotropy", "rankme"} <= quantities
+    assert not quantities & {"accuracy", "importance", "singular_value", "modality_gap"}
     assert missing_measurements(headless(), sets, AvailableBaselines())[0][0].startswith(
         "importance"
     )
@@ -393,3 +395,4 @@ def test_one_image_has_no_interval(tmp_path: Path):
 
     (kurtosis,) = select(records, quantity="activation_kurtosis")
     assert (kurtosis.n, kurtosis.low, kurtosis.note) == (1, None, "one image has no interval")
+    assert [r.value for r in select(records, quantity="rankme")] == pytest.approx([1.0], abs=1e-3)

@@ -70,7 +70,7 @@ class Spectrum:
 
     def rank(self, *, centered: bool = False) -> int:
         """Return the number of singular values that rounding in float64 cannot have made."""
-        values = self.values(centered=centered)
+        values = self.centered if centered else self.raw
         eps = torch.finfo(torch.float64).eps
         return int((values > max(self.images, self.features) * eps * self.raw[0]).sum())
 
