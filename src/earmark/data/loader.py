@@ -103,7 +103,7 @@ def _is_picklable(transform: Callable[[Image.Image], Tensor]) -> bool:
 def _start_method() -> BaseContext:
     """Never fork this process: it has threads, whose locks would stay locked in a fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        os.environ["PYTHONSAFEPATH"] = "1"  # workers start one by one, as batches are asked for
+        os.environ["PYTHONSAFEPATH"] = "1"  # for the workers, which start later
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, not per worker

@@ -17,7 +17,7 @@ _MARK = pickletools.markobject
 
 
 class _Shape(NamedTuple):
-    """How many parts an object has, each counted as often as it occurs, and their depth."""
+    """Number of parts of an object, each counted as often as it occurs, and their depth."""
 
     size: int = 1
     depth: int = 1
