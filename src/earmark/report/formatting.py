@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 from ..quantities import Quantity
 from ..records import Record
-from ..statistics.leave_group_out import RmseGain
 from ..statistics.rank_correlation import Correlation
 
 MINUS = "\N{MINUS SIGN}"
@@ -90,14 +89,14 @@ def quantity_formatter(quantity: Quantity, *, percent_sign: bool = True) -> Form
     return partial(format_percent if has_sign else format_points, digits=digits)
 
 
-def format_interval(estimate: Record | RmseGain | Correlation, show: Formatter) -> str:
+def format_interval(estimate: Record | Correlation, show: Formatter) -> str:
     """Return an interval, such as ``19.8 to 22.7``; empty if there is none."""
     if estimate.low is None or estimate.high is None:
         return ""
     return f"{show(estimate.low)} to {show(estimate.high)}"
 
 
-def format_estimate(estimate: Record | RmseGain, show: Formatter) -> str:
+def format_estimate(estimate: Record, show: Formatter) -> str:
     """Return a value and, in brackets, its interval."""
     ends = format_interval(estimate, show)
     return f"{show(estimate.value)} ({ends})" if ends else show(estimate.value)

@@ -1,4 +1,9 @@
-"""Prediction of robustness for groups of models that the fit has not seen."""
+"""Prediction of robustness for groups of models that the fit has not seen.
+
+Ridge regression on standardized predictors. Its penalty is chosen without the group that is
+predicted: within the other groups, again by leaving out one after another. Least squares from
+several predictors, fitted to a dozen models, predicts worse than the mean where it extrapolates.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,24 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import ArrayLike, as_float64
-from .rank_correlation import (
-    MIN_MODELS,
-    MIN_MODELS_CI,
-    N_RESAMPLES,
-    as_model_columns,
-    insufficient_reason,
-)
+from .rank_correlation import MIN_MODELS, as_model_columns, insufficient_reason
 
 MEAN_PREDICTION_NOTE = "the mean itself"
-
-
-@dataclass(frozen=True)
-class RmseGain:
-    """Difference of two errors, with its 95 % interval (bootstrap over groups)."""
-
-    value: float
-    low: float | None = None  # None with too few groups
-    high: float | None = None
+PENALTIES = (1e6, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
+"""Penalties over the variance of a predictor, from the mean alone to least squares."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +26,10 @@ class GroupCVResult:
     error: float | None  # None where the note says why
     models: int
     groups: int
-    gain: RmseGain | None = None  # over predicting the mean
-    beyond: RmseGain | None = None  # over the reference predictors
+    gain: float | None = None  # by which the mean's error is larger
+    beyond: float | None = None  # by which that from the reference predictors is larger
+    lower_groups: int = 0  # in which the error is lower than from the reference predictors
+    extrapolated: int = 0  # models with a predictor outside the range of the fit's models
     note: str = ""
 
 
@@ -45,10 +39,8 @@ def leave_group_out_rmse(
     groups: Sequence[str],
     *,
     reference: str = "",
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
 ) -> dict[str, GroupCVResult]:
-    """Predict each group by least squares on the others, from each set of predictors."""
+    """Predict each group by ridge regression on the others, from each set of predictors."""
     # Predictors have shape (model, predictor); without any, they predict the mean. Errors of each
     # set are also compared with those of the `reference` set.
     (y,) = as_model_columns(robustness=robustness)
@@ -62,22 +54,16 @@ def leave_group_out_rmse(
         result = GroupCVResult(None, len(y), len(names), note=reason)
         return dict.fromkeys(tables, result)
     group_index = np.array([names.index(group) for group in groups])
-    random = np.random.default_rng(seed)
-    resamples = random.integers(len(names), size=(n_resamples, len(names)))
     errors = {name: _squared_errors(table, y, group_index) for name, table in tables.items()}
     mean_errors = _squared_errors(np.empty((len(y), 0)), y, group_index)
-
-    def gain(baseline: NDArray[np.float64] | None, name: str) -> RmseGain | None:
-        own = errors[name]
-        if baseline is None or own is None:
-            return None
-        return _rmse_gain(baseline, own, group_index, resamples)
-
+    reference_errors = errors.get(reference)
     return {
         name: replace(
             _build_result(table, errors[name], mean_errors, len(names)),
-            gain=gain(mean_errors, name),
-            beyond=gain(errors.get(reference), name) if name != reference else None,
+            gain=_rmse_gain(mean_errors, errors[name]),
+            beyond=_rmse_gain(reference_errors, errors[name]) if name != reference else None,
+            lower_groups=_count_lower(reference_errors, errors[name], group_index),
+            extrapolated=_count_extrapolated(table, group_index),
         )
         for name, table in tables.items()
     }
@@ -99,17 +85,68 @@ def _squared_errors(
     table: NDArray[np.float64], y: NDArray[np.float64], group_index: NDArray[np.int64]
 ) -> NDArray[np.float64] | None:
     """Predict each model from the other groups; None where these are too few."""
+    is_group = np.eye(int(group_index.max()) + 1, dtype=bool)[group_index].T
+    if np.count_nonzero(~is_group, axis=1).min() <= table.shape[1] + 1:
+        return None
+    centered = table - table.mean(axis=0)
+    scaled = centered / np.maximum(np.abs(centered).max(axis=0), np.finfo(float).tiny)
     errors = np.empty_like(y)
-    for group in range(int(group_index.max()) + 1):
-        test = group_index == group
-        if np.count_nonzero(~test) <= table.shape[1] + 1:
-            return None
-        center, mean = table[~test].mean(axis=0), y[~test].mean()
-        scale = np.abs(table[~test] - center).max(axis=0, initial=0.0)
-        scaled = (table - center) / np.where(scale > 0, scale, 1.0)
-        slopes = np.linalg.lstsq(scaled[~test], y[~test] - mean, rcond=None)[0]
-        errors[test] = (y[test] - mean - scaled[test] @ slopes) ** 2
+    for test in is_group:
+        inner = is_group[~(is_group & test).any(axis=1)]
+        penalty = _choose_penalty(scaled, y, ~test, inner)
+        predicted = _ridge_predictions(scaled, y, ~test[None], [penalty])[0, 0]
+        errors[test] = (y[test] - predicted[test]) ** 2
     return errors
+
+
+def _choose_penalty(
+    table: NDArray[np.float64],
+    y: NDArray[np.float64],
+    train: NDArray[np.bool_],
+    groups: NDArray[np.bool_],
+) -> float:
+    """Return the penalty that predicts each of the fit's groups best from the others."""
+    if not table.shape[1] or len(groups) < 2:
+        return PENALTIES[0]
+    predicted = _ridge_predictions(table, y, train & ~groups, PENALTIES)
+    squares = np.where(groups[:, None], (y - predicted) ** 2, 0.0).sum(axis=(0, 2))
+    return PENALTIES[int(np.argmin(np.round(squares / max(squares.max(), 1e-300), 12)))]
+
+
+def _ridge_predictions(
+    table: NDArray[np.float64],
+    y: NDArray[np.float64],
+    fits: NDArray[np.bool_],
+    penalties: Sequence[float],
+) -> NDArray[np.float64]:
+    """Return predictions of all models, of shape (fit, penalty, model)."""
+    weights = fits / fits.sum(axis=1, keepdims=True)
+    mean = weights @ y
+    centered = table - (weights @ table)[:, None]
+    scale = np.sqrt(np.einsum("fm,fmk->fk", weights, centered**2))
+    is_constant = scale <= 1e-12
+    centered = np.where(
+        is_constant[:, None], 0.0, centered / np.where(is_constant, 1, scale)[:, None]
+    )
+    products = np.einsum("fm,fmk,fml->fkl", weights, centered, centered)
+    with_y = np.einsum("fm,fmk,fm->fk", weights, centered, y - mean[:, None])
+    values, vectors = np.linalg.eigh(products)
+    projected = np.einsum("fkl,fk->fl", vectors, with_y)
+    damped = values[:, None] + np.array(penalties)[:, None]
+    is_known = values[:, None] > 1e-12
+    shares = np.where(is_known, projected[:, None] / np.where(is_known, damped, 1.0), 0.0)
+    slopes = np.einsum("fkl,fpl->fpk", vectors, shares)
+    return mean[:, None, None] + np.einsum("fpk,fmk->fpm", slopes, centered)
+
+
+def _count_extrapolated(table: NDArray[np.float64], group_index: NDArray[np.int64]) -> int:
+    """Count models of which a predictor lies outside the range of the other groups."""
+    count = 0
+    for group in np.unique(group_index):
+        test = group_index == group
+        low, high = table[~test].min(axis=0), table[~test].max(axis=0)
+        count += np.count_nonzero(((table[test] < low) | (table[test] > high)).any(axis=1))
+    return int(count)
 
 
 def _build_result(
@@ -121,29 +158,26 @@ def _build_result(
     if errors is None or mean_errors is None:
         note = f"too few models in the other groups for {table.shape[1]} predictors"
         return GroupCVResult(None, len(table), n_groups, note=note)
-    note = MEAN_PREDICTION_NOTE
-    if table.shape[1]:
-        reason = insufficient_reason(n_groups, MIN_MODELS_CI, "groups")
-        note = f"no interval: {reason}" if reason else ""
-    error = float(np.sqrt(errors.mean()))
-    return GroupCVResult(error, len(table), n_groups, note=note)
+    note = "" if table.shape[1] else MEAN_PREDICTION_NOTE
+    return GroupCVResult(float(np.sqrt(errors.mean())), len(table), n_groups, note=note)
 
 
 def _rmse_gain(
-    reference_errors: NDArray[np.float64],
-    errors: NDArray[np.float64],
+    reference_errors: NDArray[np.float64] | None, errors: NDArray[np.float64] | None
+) -> float | None:
+    """Return the reduction of an error, without an interval."""
+    # A bootstrap over groups, with the predictions as they are, covers the expected gain in .73
+    # of pools of 12 independent models, and in .89 of 30.
+    if reference_errors is None or errors is None:
+        return None
+    return float(np.sqrt(reference_errors.mean()) - np.sqrt(errors.mean()))
+
+
+def _count_lower(
+    reference_errors: NDArray[np.float64] | None,
+    errors: NDArray[np.float64] | None,
     group_index: NDArray[np.int64],
-    resamples: NDArray[np.int64],
-) -> RmseGain:
-    value = float(np.sqrt(reference_errors.mean()) - np.sqrt(errors.mean()))
-    if resamples.shape[1] < MIN_MODELS_CI:
-        return RmseGain(value)
-
-    def resampled_sums(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(group_index, weights=weights)[resamples].sum(axis=1)
-
-    counts = resampled_sums(np.ones_like(errors))
-    reference_rmse = np.sqrt(resampled_sums(reference_errors) / counts)
-    gains = reference_rmse - np.sqrt(resampled_sums(errors) / counts)
-    low, high = map(float, np.quantile(gains, [0.025, 0.975]))
-    return RmseGain(value, low, high)
+) -> int:
+    if reference_errors is None or errors is None:
+        return 0
+    return int(np.count_nonzero(np.bincount(group_index, weights=reference_errors - errors) > 0))

@@ -118,12 +118,9 @@ def test_in_the_paper_accuracy_predicts_better_than_the_signatures(paper: Audit)
         errors[name].groups for name in (MEAN_PREDICTOR, PRIMARY_PREDICTORS, ALL_PREDICTORS)
     ] == [6, 6, 6]
     error = {name: one.error or np.nan for name, one in errors.items()}
-    assert (
-        error["ImageNet accuracy"]
-        < error[ALL_PREDICTORS]
-        < error[PRIMARY_PREDICTORS]
-        < error[MEAN_PREDICTOR]
-    )
+    assert error["ImageNet accuracy"] < error[ALL_PREDICTORS] < error[PRIMARY_PREDICTORS]
+    assert error[ALL_PREDICTORS] < error[MEAN_PREDICTOR]
+    assert paper.errors["finetuned", "data"][ALL_PREDICTORS].error < 0.07  # least squares: 0.12
     assert paper.errors["supervised", "data"][MEAN_PREDICTOR].note == "fewer than 3 groups (1)"
 
 

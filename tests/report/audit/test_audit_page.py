@@ -8,18 +8,12 @@ import pytest
 from helpers.report_fakes import fake_records
 
 from earmark.records import Record
-from earmark.report.audit.audit import (
-    ACCURACY_PREDICTOR,
-    ALL_PREDICTORS,
-    MEAN_PREDICTOR,
-    POOLED,
-    audit,
-    paper_records,
-)
+from earmark.report.audit.audit import ALL_PREDICTORS, MEAN_PREDICTOR, audit, paper_records
+from earmark.report.audit.contrasts import ACCURACY_PREDICTOR, POOLED
 from earmark.report.audit.text import audit_sentences
 from earmark.report.page.page import write_report
 from earmark.report.results_grid import ResultsGrid
-from earmark.statistics.leave_group_out import GroupCVResult, RmseGain
+from earmark.statistics.leave_group_out import GroupCVResult
 from earmark.study.summary import summarize_records
 
 
@@ -46,24 +40,28 @@ def test_the_page_has_the_audits_tables_from_five_models_on(
 
 
 @pytest.mark.parametrize(
-    ("low", "said"), [(0.001, "lowers the error"), (-0.001, "does not clearly lower")]
+    ("gain", "said"), [(0.02, "2.0 points lower"), (-0.01, "1.0 points higher")]
 )
-def test_signatures_add_to_accuracy_where_the_gains_interval_says_so(low: float, said: str):
-    gain = RmseGain(0.02, low, 0.04)
+def test_what_signatures_add_to_accuracy_is_said(gain: float, said: str):
+    both = GroupCVResult(0.03, 12, 6, beyond=gain, lower_groups=4, extrapolated=5)
     errors = {
         MEAN_PREDICTOR: GroupCVResult(0.1, 12, 6),
         ACCURACY_PREDICTOR.title: GroupCVResult(0.05, 12, 6),
-        ALL_PREDICTORS: GroupCVResult(0.03, 12, 6, beyond=gain),
+        "Activation kurtosis": GroupCVResult(0.06, 12, 6),
+        "Activation kurtosis, with accuracy": GroupCVResult(0.04, 12, 6),
+        ALL_PREDICTORS: both,
     }
     paper = audit(ResultsGrid.from_records(paper_records()), paper=True)
     found = replace(paper, errors={(role, "data"): errors for role in ("zero-shot", POOLED)})
 
-    own, pooled = audit_sentences(found)["Prediction"]
+    own, pooled, note = audit_sentences(found)["Prediction"]
 
-    assert f"Adding the signatures {said}" in own
-    assert f"gains of 2.0 ({'0.1' if low > 0 else chr(0x2212) + '0.1'} to 4.0)" in own
+    assert f"the error is {said} (lower in 4 of 6 groups) than from accuracy alone" in own
+    assert "6.0 from Activation kurtosis (4.0 with accuracy)" in own
+    assert "Of 5 of 12 models these predictions extrapolate" in own
     assert "separate the roles" in pooled
     assert "The signatures" not in pooled
+    assert "no interval" in note
 
 
 def test_a_summary_names_each_kurtosis_and_no_floor_that_leaves_nothing_out():

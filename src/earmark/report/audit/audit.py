@@ -33,6 +33,7 @@ LEFT_OUT_GROUPS = {"data": "pretraining data", "family": "backbone and data"}
 MEAN_PREDICTOR = "the mean"
 PRIMARY_PREDICTORS = "the signatures"
 ALL_PREDICTORS = "signatures and accuracy"
+WITH_ACCURACY = ", with accuracy"
 
 
 @dataclass(frozen=True, repr=False)
@@ -326,10 +327,16 @@ def _prediction_errors(
         if (column := _predictor(models, signature))
     }
     primary = [columns[s.title] for s in signatures if s.spec.primary and s.title in columns]
+    accuracy = columns[ACCURACY_PREDICTOR.title]
     sets = {MEAN_PREDICTOR: [], **{title: [column] for title, column in columns.items()}}
+    sets |= {
+        title + WITH_ACCURACY: [column, accuracy]
+        for title, column in columns.items()
+        if column is not accuracy
+    }
     if primary:
         sets[PRIMARY_PREDICTORS] = primary
-        sets[ALL_PREDICTORS] = [*primary, columns[ACCURACY_PREDICTOR.title]]
+        sets[ALL_PREDICTORS] = [*primary, accuracy]
     rows = range(len(models))
     tables = {name: [[column[k] for column in cols] for k in rows] for name, cols in sets.items()}
     robustness = [model.robustness for model in models]

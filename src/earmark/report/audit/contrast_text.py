@@ -21,6 +21,7 @@ from .tables import format_coefficient, format_p_value
 SIZE_WITHIN_BACKBONES = 0.12
 """Share of true nulls that the test within backbones rejects where pretraining has effects."""
 
+LOW_POWER = 0.5  # below it, at a strong correlation, a verdict says little
 _PERMUTED_NOTE = (
     "Permuting within backbones alone is not valid where pretraining data recur over backbones: if "
     "these have effects of two residual standard deviations, it rejects a true null at 5 % in up "
@@ -249,20 +250,22 @@ def describe_power(audit: Audit) -> list[str]:
         return []
     first = found[0]
     row = next(row for row in audit.rows if row.is_primary)
+    several = f"after Holm's correction for {first.n_primary}"
+    correction = several if first.n_primary > 1 else "of the one that was measured"
     held = " and ".join(f"{name} ({levels})" for name, levels in row.held.items())
     texts = [
-        f"The verdict on a primary signature needs its sign, intervals and p-values, alone and "
-        f"given accuracy, after Holm's correction for {first.n_primary}. In {first.n_pools} "
-        f"simulated pools of the {first.n} {first.role} models, a signature that follows effective "
-        f"robustness, and accuracy only through it (accuracy has "
-        f"{format_fixed(first.accuracy_correlation)} with robustness, as here), was found "
-        f"supported in {_list_powers(found)}."
+        "The verdict on a primary signature needs its sign, intervals and p-values, alone and "
+        f"given accuracy, {correction}. In {first.n_pools} simulated pools of the {first.n} "
+        f"{first.role} models, a signature that follows effective robustness, and accuracy only "
+        f"through it (accuracy has {format_fixed(first.accuracy_correlation)} with robustness, as "
+        f"here), was found supported in {_list_powers(found)}."
     ]
     if held and row.test and row.test_given:
+        end = ": “not supported” says little here" if found[-1].power < LOW_POWER else ""
         texts.append(
             f"With {held} held, these models leave {row.test.degrees_of_freedom} degrees of "
-            f"freedom, and given accuracy {row.test_given.degrees_of_freedom}: “not supported” "
-            "says little here. Were the models independent, the shares would be "
+            f"freedom, and given accuracy {row.test_given.degrees_of_freedom}{end}. Were the "
+            "models independent, the shares would be "
             f"{_join_shares(one.power_if_independent for one in found)}."
         )
     return texts

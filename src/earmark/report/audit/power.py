@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import pi, sin, sqrt
 
 import numpy as np
@@ -54,30 +55,33 @@ def audit_power(audit: Audit) -> list[VerdictPower]:
     if len(models) < MIN_MODELS_PARTIAL_CI or not primary or accuracy is None:
         return []
     factors = {BACKBONE: [m.backbone for m in models], PRETRAINING: [m.data for m in models]}
-    held, n = recurring_factors(factors), len(models)
+    n = len(models)
+    held = tuple((name, tuple(levels)) for name, levels in recurring_factors(factors).items())
     found: list[VerdictPower] = []
     for correlation in (min_detectable_correlation(n), STRONG_CORRELATION):
         arguments = n, len(primary), correlation, accuracy
-        independent = verdict_power(*arguments, {})
+        independent = verdict_power(*arguments)
         power = verdict_power(*arguments, held) if held else independent
         found.append(VerdictPower(PRIMARY_ROLE, *arguments, power, independent))
     return found
 
 
+@lru_cache(maxsize=32)
 def verdict_power(
     n: int,
     n_primary: int,
     correlation: float,
     accuracy_correlation: float,
-    factors: Mapping[str, Sequence[str]],
+    held: tuple[tuple[str, tuple[str, ...]], ...] = (),
     *,
     n_pools: int = N_POOLS,
 ) -> float:
     """Simulate the share of pools in which a signature is supported.
 
     The signature follows robustness, and accuracy only through it; the other primary signatures
-    follow nothing. All are normal, without effects of the factors.
+    follow nothing. All are normal, without effects of the factors held.
     """
+    factors = dict(held)
     random = np.random.default_rng(0)
     signature, accuracy = (2 * sin(pi / 6 * r) for r in (correlation, accuracy_correlation))
     null_p = random.random((n_pools, 2, n_primary - 1))

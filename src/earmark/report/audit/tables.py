@@ -11,7 +11,7 @@ from ...statistics.rank_correlation import (
     Correlation,
     RankCorrelations,
 )
-from ..formatting import format_estimate, format_fixed, format_interval, format_points
+from ..formatting import format_fixed, format_interval, format_points
 from ..results_grid import ROLE_TITLES
 from ..tables.table import Cell, LabeledRow, Table
 from .audit import (
@@ -19,6 +19,7 @@ from .audit import (
     LEFT_OUT_GROUPS,
     MEAN_PREDICTOR,
     PRIMARY_PREDICTORS,
+    WITH_ACCURACY,
     Audit,
     audited_signatures,
 )
@@ -47,10 +48,11 @@ _CORRELATION_CAPTION = (
 _ERROR_CAPTION = (
     "Root mean squared error over models, in percentage points. All models of the same "
     "pretraining data, or of the same backbone and data, are left out together and "
-    "predicted from all others by ordinary least squares; the logarithm is used of: "
-    "{logs}. Gain: reduction of the error from the mean's, with a 95 % interval (bootstrap "
-    "over groups, the predictions as they are). “The signatures” are those of these that "
-    "all of the models have: {primary}."
+    "predicted from all others by ridge regression, whose penalty is chosen by leaving out one "
+    "of the other groups after another; the logarithm is used of: {logs}. Gain: reduction of the "
+    "error from the mean's. Extrapolated: models with a predictor outside the range of those "
+    "that the fit has seen. “The signatures” are those of these that all of the models have: "
+    "{primary}."
 )
 
 
@@ -153,7 +155,8 @@ def _error_table(audit: Audit) -> Table:
         ", ".join(s.title for s in signatures if getattr(s.spec, field))
         for field in ("log_scale", "primary")
     )
-    order = [*(s.title for s in signatures), PRIMARY_PREDICTORS, ALL_PREDICTORS]
+    titles = [title for s in signatures for title in (s.title, s.title + WITH_ACCURACY)]
+    order = [*titles, PRIMARY_PREDICTORS, ALL_PREDICTORS]
     return Table(
         "A2",
         "Effective robustness predicted for models that were left out",
@@ -176,9 +179,11 @@ def _error_cell(result: GroupCVResult | None) -> Cell:
         return Cell()
     if result.error is None or result.gain is None:
         return Cell(NO_VALUE, note=result.note)
-    gain = result.gain
-    numbers = {"": result.error, "gain": gain.value, "gain low": gain.low, "gain high": gain.high}
-    raw = {key: 100 * value for key, value in numbers.items() if value is not None}
-    is_mean = result.note == MEAN_PREDICTION_NOTE
-    small = "" if is_mean else f"gain {format_estimate(gain, format_points)}"
-    return Cell(format_points(result.error), small, "" if is_mean else result.note, raw=raw)
+    raw: dict[str, object] = {"": 100 * result.error, "gain": 100 * result.gain}
+    if result.note == MEAN_PREDICTION_NOTE:
+        return Cell(format_points(result.error), raw=raw)
+    small = f"gain {format_points(result.gain)}"
+    if result.extrapolated:
+        small += f", {result.extrapolated} extrapolated"
+    raw["extrapolated"] = result.extrapolated
+    return Cell(format_points(result.error), small, result.note, raw=raw)

@@ -8,10 +8,18 @@ from ..._io import atomic_write
 from ...data.registry import dataset_title
 from ...statistics.leave_group_out import GroupCVResult
 from ...statistics.rank_correlation import MIN_MODELS_CI, MIN_MODELS_PARTIAL_CI, Correlation
-from ..formatting import format_estimate, format_points, rename_images
+from ..formatting import format_points, rename_images
 from ..tables.latex import to_latex
 from ..verdicts import AUDIT_RULE, GIVEN_PREFIX
-from .audit import ALL_PREDICTORS, LEFT_OUT_GROUPS, MEAN_PREDICTOR, PRIMARY_PREDICTORS, Audit
+from .audit import (
+    ALL_PREDICTORS,
+    LEFT_OUT_GROUPS,
+    MEAN_PREDICTOR,
+    PRIMARY_PREDICTORS,
+    WITH_ACCURACY,
+    Audit,
+    audited_signatures,
+)
 from .contrast_text import (
     describe_backbones,
     describe_contrasts,
@@ -38,6 +46,10 @@ _SIMILAR_NOTE = (
 _POOLED_NOTE = (
     "Pooled over roles, signatures predict mostly because they separate the roles, which accuracy "
     "does not. Only predictions within a role can show whether signatures add to accuracy."
+)
+_GAIN_NOTE = (
+    "Errors and gains have no interval: the groups are few, and a bootstrap over them covers the "
+    "expected gain too rarely."
 )
 _PAPER_NOTE = (
     "The paper prints effective robustness in whole points, and “< 1” for two models "
@@ -158,7 +170,8 @@ def audit_sentences(audit: Audit) -> dict[str, list[str]]:
         "Pooled against within roles": sign_conflicts(audit),
         "Accuracy": _describe_accuracy(audit),
         "Prediction": [
-            text for role in (*audit.roles, POOLED) if (text := _describe_errors(audit, role))
+            *(t for role in (*audit.roles, POOLED) if (t := _describe_errors(audit, role))),
+            *([_GAIN_NOTE] if audit.errors else []),
         ],
         "Controls": describe_controls(audit),
         "Sensitivity": describe_sensitivity(audit),
@@ -261,23 +274,38 @@ def _describe_errors(audit: Audit, role: str) -> str:
 
 
 def _list_errors(results: Mapping[str, GroupCVResult]) -> str:
-    return join_words(
-        f"{format_points(result.error)} from {name}"
-        for name in SUMMARY_PREDICTORS
-        if (result := results.get(name)) and result.error is not None
-    )
+    primary = [signature.title for signature in audited_signatures() if signature.spec.primary]
+    names = (*SUMMARY_PREDICTORS[:2], *primary, *SUMMARY_PREDICTORS[2:])
+    texts: list[str] = []
+    for name in names:
+        result, both = results.get(name), results.get(name + WITH_ACCURACY)
+        if result and result.error is not None:
+            more = both and both.error
+            end = f" ({format_points(more)} with accuracy)" if more is not None else ""
+            texts.append(f"{format_points(result.error)} from {name}{end}")
+    return join_words(texts)
 
 
 def _describe_gain(errors: Iterable[Mapping[str, GroupCVResult]]) -> str:
-    """Say whether signatures lower the error of accuracy alone, by the gain's interval."""
-    results = (of_group.get(ALL_PREDICTORS) for of_group in errors)
-    gains = [result.beyond for result in results if result and result.beyond]
-    if not gains:
+    """Say by how much signatures lower the error of accuracy alone, and what extrapolates."""
+    of_groups = (of_group.get(ALL_PREDICTORS) for of_group in errors)
+    results = [result for result in of_groups if result and result.beyond is not None]
+    if not results:
         return "There are too few models to predict from signatures and accuracy."
-    is_lower = all(gain.low is not None and gain.low > 0 for gain in gains)
-    verb = "lowers" if is_lower else "does not clearly lower"
-    listed = join_words(format_estimate(gain, format_points) for gain in gains)
-    return f"Adding the signatures {verb} the error of accuracy alone: gains of {listed} points."
+    gains = join_words(
+        f"{format_points(abs(gain))} points {'lower' if gain > 0 else 'higher'} (lower in "
+        f"{result.lower_groups} of {result.groups} groups)"
+        for result in results
+        if (gain := result.beyond) is not None
+    )
+    counts = join_words(f"{result.extrapolated} of {result.models}" for result in results)
+    text = f"From signatures and accuracy the error is {gains} than from accuracy alone."
+    if any(result.extrapolated for result in results):
+        text += (
+            f" Of {counts} models these predictions extrapolate: a predictor is outside the range "
+            "of the models that the fit has seen."
+        )
+    return text
 
 
 def _cautions(audit: Audit) -> list[str]:
