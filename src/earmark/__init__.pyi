@@ -7,6 +7,13 @@ from .api import read_dataset as read_dataset
 from .api import run_study as run_study
 from .api import scan as scan
 from .data.registry import DatasetInfo as DatasetInfo
+from .estimation.accuracy import AccuracyEstimate as AccuracyEstimate
+from .estimation.accuracy import estimate_accuracy as estimate_accuracy
+from .estimation.agreement import AgreementEstimate as AgreementEstimate
+from .estimation.agreement import agreement_on_the_line as agreement_on_the_line
+from .estimation.labeled_subset import prediction_powered_accuracy as prediction_powered_accuracy
+from .estimation.scores import mano as mano
+from .estimation.scores import nuclear_norm as nuclear_norm
 from .models.classifier import Classifier as Classifier
 from .models.classifier import Head as Head
 from .models.factory import load_model as load_model

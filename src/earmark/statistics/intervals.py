@@ -19,13 +19,26 @@ from .arrays import ArrayLike, as_float64
 N_RESAMPLES = 2000  # bootstrap resamples of images, and of a baseline's models
 
 
-def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy, a fraction (Clopper and Pearson)."""
+def accuracy_interval(correct: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of an accuracy, a fraction (Clopper and Pearson)."""
     if n < 1 or not 0 <= correct <= n:
         raise ValueError(f"{correct} of {n} images correct is not an accuracy.")
+    return _beta_interval(float(correct), float(n), level)
+
+
+def share_interval(share: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Return Clopper and Pearson's interval of a share with the variance of n draws."""
+    # Neither the count nor n need be whole.
+    if not (n > 0 and 0 <= share <= 1):
+        raise ValueError(f"A share of {share} over {n} images has no interval.")
+    return _beta_interval(share * n, n, level)
+
+
+def _beta_interval(count: float, n: float, level: float) -> tuple[float, float]:
     # scipy.stats.binomtest gives the same and takes a thousand times as long.
-    low = betaincinv(correct, n - correct + 1, 0.025) if correct else 0.0
-    high = betaincinv(correct + 1, n - correct, 0.975) if correct < n else 1.0
+    tail = (1 - level) / 2
+    low = betaincinv(count, n - count + 1, tail) if count > 0 else 0.0
+    high = betaincinv(count + 1, n - count, 1 - tail) if count < n else 1.0
     return float(low), float(high)
 
 

@@ -1,0 +1,1 @@
+"""Accuracy without labels, from class logits."""

@@ -1,0 +1,70 @@
+"""Logits of a set of images, with the scores that several methods share."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._inputs import ActivationsLike, as_label_vector, require_reiterable
+from .scores import LogitScores, score_logits
+from .temperature import Temperature, fit_temperature
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredLogits:
+    """Logits of a set of images, each score of which is computed once."""
+
+    logits: ActivationsLike
+    labels: NDArray[np.int64] | None = None
+    _scores: dict[float, LogitScores] = field(default_factory=dict[float, LogitScores], init=False)
+
+    def scores(self, temperature: float = 1.0) -> LogitScores:
+        """Return the scores at a temperature."""
+        if temperature not in self._scores:
+            self._scores[temperature] = score_logits(self.logits, temperature=temperature)
+        return self._scores[temperature]
+
+    def __len__(self) -> int:
+        return len(self.scores())
+
+    @cached_property
+    def is_correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction of each image is its label."""
+        return self.scores().predictions == self.known_labels
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images whose prediction is right."""
+        return float(self.is_correct.mean())
+
+    @cached_property
+    def temperature(self) -> Temperature:
+        """Temperature that calibrates these images."""
+        return fit_temperature(self.logits, self.known_labels)
+
+    @cached_property
+    def label_shares(self) -> NDArray[np.float64]:
+        """Share of each class among the labels."""
+        counts = np.bincount(self.known_labels, minlength=self.scores().classes)
+        return counts / len(self)
+
+    @property
+    def known_labels(self) -> NDArray[np.int64]:
+        """Labels, of shape (image,); a ValueError without them."""
+        if self.labels is None:
+            raise ValueError("These images have no labels.")
+        return self.labels
+
+
+def read_labeled_logits(logits: ActivationsLike, labels: object, name: str) -> ScoredLogits:
+    """Check logits and labels of one set, which errors call ``name``."""
+    vector = as_label_vector(labels, f"{name}_labels")
+    images = ScoredLogits(require_reiterable(logits), vector)
+    if len(images) != len(vector):
+        raise ValueError(f"{len(vector)} {name}_labels are given for {len(images)} images.")
+    classes = images.scores().classes
+    if vector.min() < 0 or vector.max() >= classes:
+        wrong = int(vector[(vector < 0) | (vector >= classes)][0])
+        raise ValueError(f"{name}_labels hold {wrong}: labels lie in 0 to {classes - 1}.")
+    return images
