@@ -42,11 +42,13 @@ ALLOWED = {
     "training": {"models", "data"},
     "weights": {"models"},
     "lab": FOUNDATION | {"signatures", "statistics", "quantities"},
-    "study": FOUNDATION | {"signatures", "statistics", "quantities", "lab", "_kernels"},
+    "study": FOUNDATION
+    | {"signatures", "statistics", "quantities", "lab", "_kernels", "estimation"},
     "report": {"records", "quantities", "statistics", "signatures", "data"},
     "api": FOUNDATION | {"signatures", "lab", "study", "report"},
     "cli": FOUNDATION
-    | {"signatures", "statistics", "quantities", "lab", "study", "report", "api", "__version__"},
+    | {"signatures", "statistics", "quantities", "lab", "study", "report", "api", "__version__"}
+    | {"estimation"},
     "__main__": {"cli"},
 }
 

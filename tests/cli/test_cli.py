@@ -21,7 +21,16 @@ from earmark.cli._malloc import keep_freed_memory
 
 COMMANDS = ["audit", "check", "cka", "demo", "er", "finetune", "interpolate", "prune"]
 COMMANDS += ["report", "scan", "soup", "study", "train"]
-IMPERATIVES = {"Average", "Compare", "Compute", "Finetune", "Interpolate", "Measure"}
+IMPERATIVES = {
+    "Average",
+    "Compare",
+    "Compute",
+    "Finetune",
+    "Interpolate",
+    "Measure",
+    "Choose",
+    "Estimate",
+}
 IMPERATIVES |= {"Prune", "Rebuild", "Run", "Test", "Train", "Validate", "Write"}
 
 
