@@ -176,11 +176,9 @@ def estimate_from_scores(
         interval = _add_sampling_noise(raw, value, raw.n or len(target), level)
         if value != raw.value:
             notes.append(f"clipped from {raw.value:.3f}")
-        if method not in {"line", "label-shift"}:
-            errors = _shift_errors(method, formula, shifts)
-            widened = widen_by_shifts(value, interval, errors, level)
-            interval, refusal = widened.interval, refusal or widened.refusal
-            notes.append(widened.note)
+        widened = widen_by_shifts(value, interval, _shift_errors(method, formula, shifts), level)
+        interval, refusal = widened.interval, refusal or widened.refusal
+        notes.append(widened.note)
     if method != "label-shift":
         interval, note = _include_label_shift(interval, source, target, level)
         notes.append(note)

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._progress import ProgressCallback
 from ..activations import cached_activations
 from ..data.image_set import ImageSet
+from ..estimation.formulas import ShiftPair
 from ..estimation.scored_logits import ScoredLogits
 from ..models.classifier import Classifier, Head
 from .eval_sets import EvalSets, missing_labels
@@ -30,7 +31,7 @@ class TargetLogits:
 
     source: ScoredLogits
     target: ScoredLogits
-    shifts: Mapping[str, tuple[ScoredLogits, ScoredLogits]]
+    shifts: Mapping[str, ShiftPair]
     id_activations: Sequence[Tensor]
     target_activations: Sequence[Tensor]
 
@@ -91,19 +92,32 @@ def read_target_logits(
         )
         images_of[images.name] = images.exclude(activations.skipped)
         batches[images.name] = activations.batches
-    id_images = images_of[eval_sets.in_distribution.name]
+    readable = eval_sets.map_labeled(lambda images: images_of[images.name])
+    id_images = readable.in_distribution
     if id_images.labels is None:
         raise ValueError(
             f"The ID images need {missing_labels(classifier, id_images)}: estimates compare "
             "the target with them."
         )
-    id_batches, head = batches[id_images.name], classifier.head
-    id_classes = _class_labels(id_images, head)
+    source, shifts = read_labeled_sets(classifier.head, readable, batches)
+    columns = _columns(_class_labels(id_images, classifier.head))
+    merged = _HeadLogits(classifier.head, batches[target.name], _needed(columns))
+    return TargetLogits(
+        source, ScoredLogits(merged), shifts, batches[id_images.name], batches[target.name]
+    )
+
+
+def read_labeled_sets(
+    head: Head, eval_sets: EvalSets, batches: Mapping[str, Sequence[Tensor]]
+) -> tuple[ScoredLogits, dict[str, ShiftPair]]:
+    """Return the logits of the ID images, and of each shift with the ID images of its classes."""
+    id_images = eval_sets.in_distribution
+    id_batches, id_classes = batches[id_images.name], _class_labels(id_images, head)
     columns = _columns(id_classes)
     source = _labeled(head, id_batches, columns, _places(id_images.labels, id_classes, columns))
-    shifts: dict[str, tuple[ScoredLogits, ScoredLogits]] = {}
-    for name in (images.name for images in (*eval_sets.shifts, *eval_sets.extra_shifts)):
-        images = images_of[name]
+    shifts: dict[str, ShiftPair] = {}
+    for images in (*eval_sets.shifts, *eval_sets.extra_shifts):
+        name = images.name
         shift_classes = _class_labels(images, head)
         own = _columns(shift_classes)
         if (own == columns).all():
@@ -113,8 +127,7 @@ def read_target_logits(
             own_source = _labeled(head, id_batches, own, places)
         shift_labels = _places(images.labels, shift_classes, own)
         shifts[name] = own_source, _labeled(head, batches[name], own, shift_labels)
-    merged = _HeadLogits(head, batches[target.name], _needed(columns))
-    return TargetLogits(source, ScoredLogits(merged), shifts, id_batches, batches[target.name])
+    return source, shifts
 
 
 def _class_labels(images: ImageSet, head: Head) -> NDArray[np.int64]:
