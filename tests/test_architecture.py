@@ -35,7 +35,7 @@ ALLOWED = {
     "_kernels": set(),
     "statistics": {"_kernels"},
     "signatures": {"_kernels", "statistics"},
-    "estimation": {"statistics", "signatures"},
+    "estimation": {"_kernels", "statistics", "signatures"},
     "models": set(),
     "data": set(),
     "activations": {"models", "data"},

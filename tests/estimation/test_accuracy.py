@@ -240,7 +240,7 @@ def test_notes_name_what_a_reader_must_know():
     assert "may belong to none of the classes" in estimate("atc", target=far).note
     one_class = np.eye(5)[np.zeros(40, int)] + logits[:40].min() * 0
     note = estimate("atc", target=one_class).note
-    assert "predicted as one class" in note
+    assert "of few classes, in effect 1 where 5 are usual" in note
     assert "only 1 target images" in estimate("atc", target=logits[:1]).note
     unsure = estimate("doc", id_set=(0.1 * logits, labels), target=50 * np.eye(5))
     assert unsure.value == 1

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from .._inputs import ActivationsLike, require_reiterable
@@ -257,8 +258,25 @@ def _target_notes(source: ScoredLogits, target: ScoredLogits) -> list[str]:
             f"{far:.0%} of the target images have a maximum logit that only {FAR_SHARE:.0%} of "
             "the ID images fall below: they may belong to none of the classes"
         )
-    if len(target) > 1 and len(np.unique(target.scores().predictions)) == 1:
-        notes.append("all target images are predicted as one class")
+    seen = target.scores().predictions
+    usual = _effective_classes(_sample_predictions(source, len(seen)))
+    if (found := _effective_classes(seen)) < usual / 2:
+        notes.append(
+            f"the target's predictions are of few classes, in effect {found:.0f} where {usual:.0f} "
+            "are usual: a method other than label-shift expects classes as frequent as the ID's"
+        )
     if len(target) < 30:
         notes.append(f"only {len(target)} target images")
     return notes
+
+
+def _sample_predictions(source: ScoredLogits, n: int) -> NDArray[np.int64]:
+    """Return the predictions of as many ID images, chosen at random."""
+    predictions = source.scores().predictions
+    return np.random.default_rng(0).permutation(predictions)[:n]
+
+
+def _effective_classes(predictions: NDArray[np.int64]) -> float:
+    """Return the exponential of the entropy of the predicted classes."""
+    shares = np.unique(predictions, return_counts=True)[1] / len(predictions)
+    return float(np.exp(-(shares * np.log(shares)).sum()))
