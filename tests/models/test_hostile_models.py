@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import earmark
 import earmark.models._torchvision_compat  # noqa: F401 # before what imports torchvision
+from earmark.models.allocation import AllocationLimit
 from earmark.models.checkpoints import read_state_dict
 from earmark.models.factory import load_model
 from earmark.models.serialization import load_classifier
@@ -430,6 +431,91 @@ def test_memory_is_taken_only_for_what_the_file_holds(monkeypatch: pytest.Monkey
 
     with pytest.raises(ValueError, match=r"more memory than|cannot be built .*memory"):
         load_classifier(saved)
+
+
+SWIN = {"model_type": "swin", "depths": [1], "num_heads": [1], "embed_dim": 1}
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "says"),
+    [
+        (
+            "timm",
+            {"name": "swin_tiny_patch4_window7_224", "head": "", "img_size": 4096}
+            | {"window_size": 512},
+            "more memory than",
+        ),
+        (
+            "hf",
+            {"class": "SwinForImageClassification", "head": ""}
+            | {"config": SWIN | {"image_size": 2048, "window_size": 512}},
+            "more memory than",
+        ),
+        (
+            "hf",
+            {"class": "ConvNextForImageClassification", "head": ""}
+            | {"config": {"model_type": "convnext", "depths": [512] * 20}},
+            r"depths.*at most 1,024 layers together",
+        ),
+        (
+            "open_clip",
+            {"embed_dim": 8, "vision_cfg": VISION | {"layers": [512] * 4}},
+            r"layers.*at most 1,024 layers together",
+        ),
+        (
+            "hf",
+            {"class": "EfficientNetForImageClassification", "head": ""}
+            | {"config": {"model_type": "efficientnet", "depth_coefficient": 1e5}},
+            "depth_coefficient",
+        ),
+    ],
+)
+def test_a_large_architecture_is_refused_before_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, saved: Path, family: str, architecture: object, says: str
+):
+    class Unreached(AllocationLimit):
+        def __torch_dispatch__(self, *_: object, **__: object) -> Any:
+            fail()
+
+    monkeypatch.setattr("earmark.models.serialization.AllocationLimit", Unreached)
+    describe(saved, family, architecture)
+
+    with pytest.raises(ValueError, match=says):
+        load_classifier(saved)
+
+
+@pytest.mark.parametrize(
+    ("side", "says"),
+    [(2_048, "takes .* for one image of 2048 x 2048 pixels"), (2_049, "from 1 to 2048")],
+)
+def test_a_large_image_is_refused_before_it_is_encoded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, side: int, says: str
+):
+    """Patches of one pixel make four million tokens."""
+    import timm
+
+    monkeypatch.setattr("earmark.models.head_extraction.probe_output", fail)
+    options = {"img_size": 32, "patch_size": 1, "dynamic_img_size": True}
+    model = timm.create_model("test_vit", num_classes=0, **options)
+    path = tmp_path / "vit.safetensors"
+    tensors = {f"encoder.{name}": value for name, value in model.state_dict().items()}
+    description = {
+        **{"name": "x", "role": "other", "backbone": "b", "pretraining": "p"},
+        **{"classes": ["a", "b"], "normalizes": False},
+        "transform": {"resize": side, "crop": [side, side], "mean": [0.5] * 3, "std": [1] * 3},
+        "blueprint": {
+            "family": "timm",
+            "architecture": {"name": "test_vit", "head": "head", **options},
+        },
+    }
+    save_file(
+        {**tensors, "head.weight": torch.eye(2, model.num_features)},
+        path,
+        {"earmark": json.dumps(description)},
+    )
+
+    with pytest.raises(ValueError, match=says):
+        load_classifier(path)
 
 
 @pytest.mark.parametrize("description", ["[" * 50_000, "[1]", "7", '{"a":' * 5_000])
