@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from .._text import quote
+
 Depth = Annotated[int, Ge(0), Le(512)]
 Width = Annotated[int, Ge(0), Le(65_536)]
 PositiveWidth = Annotated[int, Ge(1), Le(65_536)]
@@ -86,14 +88,13 @@ def _describe_refusal(error: ValidationError) -> str:
     key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(_UNION_MARKS))
     if problem["type"] == "extra_forbidden":
         return (
-            f"has the key {key!r}, which earmark passes to no library: remove it if the model "
+            f"has the key {quote(key)}, which earmark passes to no library: remove it if the model "
             "does not need it"
         )
     if problem["type"] == "missing":
-        return f"lacks {key!r}"
-    value, reason = repr(problem["input"]), problem["msg"]
-    shown = value if len(value) <= 60 else f"{value[:56]} ..."
-    where = f" for {key!r}" if key else ""
+        return f"lacks {quote(key)}"
+    shown, reason = quote(problem["input"]), problem["msg"]
+    where = f" for {quote(key)}" if key else ""
     return f"has {shown}{where}: {reason[:1].lower()}{reason[1:]}"
 
 
