@@ -4,6 +4,7 @@ import io
 import json
 import os
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import earmark
 import earmark.models._torchvision_compat  # noqa: F401 # before what imports torchvision
 from earmark.models.allocation import AllocationLimit
-from earmark.models.checkpoints import read_state_dict
+from earmark.models.checkpoints import read_head, read_state_dict
 from earmark.models.factory import load_model
 from earmark.models.serialization import load_classifier
 
@@ -594,6 +595,119 @@ def test_a_pickle_that_doubles_itself_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="repeat each other without end") as caught:
         read_state_dict(path)
     assert len(str(caught.value)) < 1000
+
+
+NESTED = b"\x80\x02})" + b"\x85" * 200 + b"K\x01s."
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (NESTED, "nested too deep"),
+        (b"\x80\x02}K\x01s.", "is damaged or not a checkpoint"),  # too few on the stack
+        (b"\x80\x02h\x05.", "is damaged or not a checkpoint"),  # a memo that was not made
+        (b"\x80\x02}", "is damaged or not a checkpoint"),  # no end
+        (b"\x80\x02\xff.", "is damaged or not a checkpoint"),  # no operation
+    ],
+)
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_a_pickle_that_cannot_be_followed_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: bytes, says: str, is_archive: bool
+):
+    path = tmp_path / "net.pt"
+    if is_archive:
+        _save_pickle(path, body)
+    else:
+        path.write_bytes(body)
+    monkeypatch.setattr(torch, "load", fail)
+
+    with pytest.raises(ValueError, match=says):
+        read_state_dict(path)
+
+
+def test_a_scan_that_fails_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    torch.save({"weight": torch.zeros(2)}, path := tmp_path / "net.pt")
+    monkeypatch.setattr("earmark.models.weight_pickles._scan", lambda _: 1 // 0)
+    monkeypatch.setattr(torch, "load", fail)
+
+    with pytest.raises(
+        ValueError, match=r"not a checkpoint \(integer division"
+    ):
+        read_state_dict(path)
+
+
+class Rebuilt:
+    """An object that torch rebuilds with attributes from the pickle."""
+
+    def __init__(self, make: Any, arguments: tuple[Any, ...], kind: type, state: object) -> None:
+        self.parts = make, kind, arguments, state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the call that makes it."""
+        from torch._tensor import _rebuild_from_type_v2
+
+        return _rebuild_from_type_v2, self.parts
+
+
+@pytest.mark.parametrize("name", ["items", "get", "keys"])
+def test_attributes_of_a_dictionary_are_not_used(tmp_path: Path, name: str):
+    weight = torch.arange(6.0).reshape(2, 3)
+    content = Rebuilt(OrderedDict, ([["weight", weight]],), OrderedDict, {name: 3})
+    torch.save(content, path := tmp_path / "a.pt")
+
+    (read,) = read_state_dict(path).values()
+    assert torch.equal(read, weight)
+
+
+@pytest.mark.parametrize("name", ["detach", "float", "isfinite"])
+def test_attributes_of_a_tensor_are_not_used(tmp_path: Path, name: str):
+    weight = torch.ones(2, 3)
+    setattr(weight, name, 3)
+    torch.save({"weight": weight}, path := tmp_path / "a.pt")
+
+    assert torch.equal(read_head(path, normalizes=False).weight, torch.ones(2, 3))
+
+
+def test_keys_that_are_no_names_are_told_by_their_type(tmp_path: Path):
+    torch.save({("x",) * 1000: torch.zeros(2), "a": 1, "b" * 10**6: 2}, path := tmp_path / "a.pt")
+
+    with pytest.raises(ValueError, match="a tuple") as caught:
+        read_state_dict(path)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("build", ["build_encoder", "build_random", "load_torchvision"])
+@pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "fcn_resnet50", "r3d_18", "raft_large"])
+def test_models_that_are_no_classifiers_of_images_are_not_built(
+    monkeypatch: pytest.MonkeyPatch, name: str, build: str
+):
+    """Some of them download a backbone, though no weights are asked for."""
+    from torchvision import models
+
+    from earmark.models import torchvision_models
+
+    monkeypatch.setattr(models, "get_model", fail)
+    architecture = {"name": name, "options": {"num_classes": 2}, "head": "x"}
+    argument = architecture if build == "build_encoder" else name
+
+    with pytest.raises(ValueError, match=f"{name} is not a classifier of images"):
+        getattr(torchvision_models, build)(argument)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+        b"\x80\x02cposix\nsystem\nX\x01\x00\x00\x00x\x85R.",
+        NESTED,
+    ],
+)
+def test_a_pickle_in_a_folder_of_transformers(hf_folder: Path, body: bytes):
+    (hf_folder / "model.safetensors").unlink()
+    _save_pickle(hf_folder / "pytorch_model.bin", body)
+
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin|weights"):
+        load_model(f"hf:{hf_folder}")
 
 
 def test_a_saved_model_that_would_download_a_backbone_is_refused():
