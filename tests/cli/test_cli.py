@@ -354,6 +354,18 @@ def test_an_interruption_is_no_error(monkeypatch: pytest.MonkeyPatch):
         cli.main()
 
 
+def test_an_error_keeps_its_remedy_and_no_name_of_any_length(capsys: pytest.CaptureFixture[str]):
+    console.print_error("error", f"Two problems:\n- no {'w' * 5_000_000}: give another.\n- no x")
+
+    first, second, third = capsys.readouterr().err.splitlines()
+
+    assert first == "error: Two problems:"
+    assert second.startswith("- no www")
+    assert second.endswith("www: give another.")
+    assert len(second) == 1002
+    assert third == "- no x"
+
+
 def test_names_send_no_commands_to_the_terminal(capsys: pytest.CaptureFixture[str]):
     """In errors, lines, tables and progress."""
     evil = "a\x1b]0;title\x07\x9b31m\rb"
