@@ -185,7 +185,8 @@ def prune(
     """Prune a classifier to its strongest directions, and measure the cost.
 
     The model is written as OUT/model.safetensors, which other commands take as a model.
-    With --data, accuracy and effective robustness are shown before and after.
+    With --data, accuracy and effective robustness are shown before and after; on images
+    without labels, the share of predictions that stay the same.
     """
     from ..study.prune import prune_model
 
