@@ -141,6 +141,10 @@ def test_tables_say_what_is_chosen_and_what_is_refused(root: Path):
     one = run("estimate", MODELS[0], *inputs)
     assert "Average thresholded confidence (ATC)" in one.stdout
     assert "t prediction interval over 4 labeled shifts".capitalize() in one.stdout
+    page = (root / "ranking" / "ranking.html").read_text()
+    assert "<h1>Accuracy of lab:zero-shot</h1>" in page
+    assert page.count("<svg") == 2
+    assert "://" not in page.replace("http://www.w3.org", "")  # it needs no network
     rows = read_rows(root / "ranking" / "estimates.csv")
     assert [row["method"] for row in rows][:2] == ["id-accuracy", "confidence"]
 

@@ -76,6 +76,7 @@ def estimate(
     labeled shifts, they show how far the method is wrong, and its interval includes that. A
     method that refuses says why.
     """
+    from ..report.page.ranking import write_ranking_page
     from ..study.rank import RankConfig, rank_models
 
     config = load_config(
@@ -101,12 +102,13 @@ def estimate(
             ),
             progress=progress,
         )
+    page = write_ranking_page(result.to_dict(), result.answer(), out)
     if json:
         typer.echo(result.to_json())
         return
     console().print(_estimates_table(result))
     _print_notes(result)
-    print_line(f"Table: {out / 'estimates.csv'}")
+    print_line(f"Page: {page}")
 
 
 def rank(
@@ -138,6 +140,7 @@ def rank(
     model is chosen only where it can be told from each other one; otherwise the images to
     label are listed, on which the best models differ.
     """
+    from ..report.page.ranking import write_ranking_page
     from ..study.rank import SHOWN_METHODS, RankConfig, rank_models
 
     config = load_config(
@@ -165,12 +168,15 @@ def rank(
             ),
             progress=progress,
         )
+    page = write_ranking_page(result.to_dict(), result.answer(), out)
     if json:
         typer.echo(result.to_json())
         return
     console().print(_ranking_table(result))
     _print_notes(result)
-    _print_choice(result, out)
+    for line in result.answer():
+        print_line(line)
+    print_line(f"Page: {page}")
 
 
 _METHOD_TITLES = {
@@ -195,6 +201,8 @@ _METHOD_TITLES = {
 def _estimates_table(result: "RankResult") -> "Table":
     from rich.markup import escape
 
+    from ..report.page.ranking import shared_notes
+
     model = result.models[0]
     table = new_table("Method", "Accuracy", "90 % interval", "Remark")
     table.columns[3].no_wrap = False
@@ -204,7 +212,7 @@ def _estimates_table(result: "RankResult") -> "Table":
     accuracy = model.id_accuracy
     ends = f"{_percent(accuracy.low)} to {_percent(accuracy.high)}"
     table.add_row("[bold]ID accuracy, measured[/]", _percent(accuracy.value), ends, "")
-    shared = _shared_notes(list(model.estimates.values()))
+    shared = shared_notes([estimate.note for estimate in model.estimates.values()])
     for estimate in model.estimates.values():
         own = [note for note in estimate.note.split("; ") if note and note not in shared]
         remark = f"refused: {estimate.refusal}" if estimate.refusal else "; ".join(own)
@@ -214,12 +222,6 @@ def _estimates_table(result: "RankResult") -> "Table":
     signatures = ", ".join(f"{title} {value:.3g}" for title, value in model.signatures.items())
     table.caption = "\n".join(map(escape, [*sentences, f"Signatures: {signatures}."]))
     return table
-
-
-def _shared_notes(estimates: "Sequence[AccuracyEstimate]") -> list[str]:
-    """Return the notes that most methods give."""
-    notes = [note for estimate in estimates for note in estimate.note.split("; ") if note]
-    return [note for note in dict.fromkeys(notes) if 2 * notes.count(note) > len(estimates)]
 
 
 def _ranking_table(result: "RankResult") -> "Table":
@@ -293,22 +295,3 @@ def _print_notes(result: "RankResult") -> None:
 
     for note in result.notes:
         print_error("note", f"{note}.")
-
-
-def _print_choice(result: "RankResult", out: Path) -> None:
-    choice = result.choice
-    if choice is None:
-        return
-    names = [model.model for model in result.models]
-    regret = f"Expected loss against the best model: {100 * choice.expected_regret:.1f} points."
-    if choice.is_clear:
-        print_line(f"Choice: {names[choice.best]}. {regret}")
-        return
-    rivals = [names[place] for place in choice.contenders[1:]]
-    others = ", ".join(rivals[:3]) + (f" and {len(rivals) - 3} more" if len(rivals) > 3 else "")
-    print_line(f"No choice: {names[choice.best]} cannot be told from {others}. {regret}")
-    if result.request is not None and result.request.images:
-        print_line(
-            f"Label the first {result.request.images:,} images of {out / 'images-to-label.txt'} "
-            "and repeat with --target-labels FILE: the best models differ on them."
-        )

@@ -140,8 +140,27 @@ class RankResult:
             return None
         return self.models[self.choice.best].model
 
-    def to_json(self) -> str:
-        """Return everything as JSON; NaN is null."""
+    def answer(self) -> list[str]:
+        """Return in sentences what to choose, or which labels would tell."""
+        if self.choice is None:
+            return []
+        names = [model.model for model in self.models]
+        best, *rivals = (names[place] for place in self.choice.contenders)
+        loss = 100 * self.choice.expected_regret
+        cost = f"Expected loss against the truly best model: {loss:.1f} points."
+        if not rivals:
+            return [f"Choice: {best}.", cost]
+        others = ", ".join(rivals[:3]) + (f" and {len(rivals) - 3} more" if rivals[3:] else "")
+        lines = [f"No choice: {best} cannot be told from {others}.", cost]
+        if self.request is not None and self.request.images:
+            lines.append(
+                f"Label the first {self.request.images:,} images of {LABELS_FILE}, on which these "
+                "models differ, and repeat with --target-labels FILE."
+            )
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-like values; NaN is None."""
         names = [model.model for model in self.models]
         choice = self.choice
         content = {
@@ -182,7 +201,11 @@ class RankResult:
             },
             "notes": list(self.notes),
         }
-        return json.dumps(_replace_nan(content), indent=2)
+        return _replace_nan(content)
+
+    def to_json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
 
     def to_csv(self) -> str:
         """Return a row for each model and method."""
@@ -493,7 +516,7 @@ def _with_estimate(entry: _Entry, estimate: AccuracyEstimate) -> _Entry:
 
 
 def _replace_nan(value: Any) -> Any:
-    """Return JSON-like values with null for NaN."""
+    """Return JSON-like values with None for NaN."""
     if isinstance(value, dict):
         return {key: _replace_nan(entry) for key, entry in value.items()}  # pyright: ignore
     if isinstance(value, (list, tuple)):
