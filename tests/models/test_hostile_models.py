@@ -630,9 +630,7 @@ def test_a_scan_that_fails_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr("earmark.models.weight_pickles._scan", lambda _: 1 // 0)
     monkeypatch.setattr(torch, "load", fail)
 
-    with pytest.raises(
-        ValueError, match=r"not a checkpoint \(integer division"
-    ):
+    with pytest.raises(ValueError, match=r"not a checkpoint \(integer division"):
         read_state_dict(path)
 
 
