@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from earmark.models._quiet import quiet
 from earmark.models.hf_files import check_model_files, check_tokenizer_files
 from earmark.models.hf_tokenizer import check_tokenizer_json, find_pattern_problem
 
@@ -174,3 +175,12 @@ def test_a_pipe_among_templates_is_not_read(tmp_path: Path):
 
     with pytest.raises(ValueError, match=r"x\.jinja is no regular file"):
         check_model_files(tmp_path)
+
+
+def test_a_panic_of_a_library_is_an_error(tmp_path: Path):
+    """Rust's tokenizers panic on such a table, and a panic is no Exception."""
+    table = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    path = saved(tmp_path, new_tokenizer(), normalizer=table)
+
+    with pytest.raises(RuntimeError, match="a library panicked: Precompiled"), quiet():
+        Tokenizer.from_file(str(path))
