@@ -46,7 +46,7 @@ def test_messages_hold_no_commands_of_a_terminal():
 def test_long_names_are_cut():
     name = "w" * 5_000_000
 
-    assert first_names([name, name]) == ", ".join(["w" * 197 + "..."] * 2)
+    assert first_names([name, name]) == ", ".join(["w" * 297 + "..."] * 2)
     assert quote(name) == repr("w" * 77 + "...")
     assert quote({"a": name}) == "{'a': '" + "w" * 70 + "..."
 

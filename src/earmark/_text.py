@@ -13,7 +13,7 @@ _CONTROL = re.compile(
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_NAMES = 3
-_MAX_SHOWN, _MAX_LISTED = 80, 200  # characters of a name in an error
+_MAX_SHOWN, _MAX_LISTED = 80, 300  # characters of a value, and of a file, in an error
 _MAX_LINE = 1_000  # characters of an error
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 

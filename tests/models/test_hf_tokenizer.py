@@ -1,6 +1,7 @@
 """Tokenizers of transformers whose steps would take any time or memory for a prompt."""
 
 import json
+import os
 import re
 import string
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from earmark.models._quiet import quiet
 from earmark.models.hf_files import check_model_files, check_tokenizer_files
 from earmark.models.hf_tokenizer import check_tokenizer_json, find_pattern_problem
 
@@ -152,3 +154,33 @@ def test_a_tokenizer_that_is_no_object(tmp_path: Path, content: str):
 
     with pytest.raises(ValueError, match="is no JSON object"):
         check_tokenizer_json(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("check", [check_model_files, check_tokenizer_files])
+def test_a_map_of_special_tokens_holds_tokens_alone(tmp_path: Path, check: Any):
+    saved(tmp_path, new_tokenizer())
+    path = tmp_path / "special_tokens_map.json"
+    tokens = {"pad_token": "<pad>", "unk_token": {"content": "a", "lstrip": False}}
+    path.write_text(json.dumps({**tokens, "additional_special_tokens": ["b", tokens["unk_token"]]}))
+    check(tmp_path)
+
+    path.write_text(json.dumps({"auto_map": {"AutoTokenizer": "own.Own"}}))
+    with pytest.raises(ValueError, match="AutoTokenizer"):
+        check(tmp_path)
+
+
+def test_a_pipe_among_templates_is_not_read(tmp_path: Path):
+    (tmp_path / "additional_chat_templates").mkdir()
+    os.mkfifo(tmp_path / "additional_chat_templates" / "x.jinja")
+
+    with pytest.raises(ValueError, match=r"x\.jinja is no regular file"):
+        check_model_files(tmp_path)
+
+
+def test_a_panic_of_a_library_is_an_error(tmp_path: Path):
+    """Rust's tokenizers panic on such a table, and a panic is no Exception."""
+    table = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    path = saved(tmp_path, new_tokenizer(), normalizer=table)
+
+    with pytest.raises(RuntimeError, match="a library panicked: Precompiled"), quiet():
+        Tokenizer.from_file(str(path))

@@ -23,10 +23,21 @@ def one_line(error: BaseException) -> str:
 def quiet() -> Generator[None]:
     """Suppress warnings and log records, and restore the random state afterwards."""
     # Errors that libraries log under their own names still reach a program's handlers.
-    with _log_errors_only(), warnings.catch_warnings():
+    with _log_errors_only(), _catch_panics(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with torch.random.fork_rng(devices=[]):
             yield
+
+
+@contextmanager
+def _catch_panics() -> Generator[None]:
+    """Turn a panic of Rust code, which is no Exception, into an error."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(f"a library panicked: {one_line(error)}") from error
 
 
 def _reject_record(_: logging.LogRecord) -> bool:

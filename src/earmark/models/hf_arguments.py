@@ -8,7 +8,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, Optional
 
 from annotated_types import Ge
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model
 
 from .allowed_arguments import (
     ClosedList,
@@ -177,6 +177,12 @@ class AddedToken(ClosedList):
 
 
 _Token = Text | AddedToken | None
+
+
+class SpecialTokens(RootModel[dict[Word, _Token | list[_Token]]]):
+    """Content of a ``special_tokens_map.json``: tokens alone."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class TokenizerConfig(ClosedList):

@@ -14,6 +14,7 @@ from .hf_arguments import (
     HF_MODEL_TYPES,
     ImageProcessorConfig,
     ProcessorConfig,
+    SpecialTokens,
     TokenizerConfig,
     hf_config_list,
 )
@@ -39,6 +40,7 @@ _MODEL_PATTERNS = (  # of file names in a repository, without its other folders
     *("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
 )
 _PICKLE_PATTERN = "pytorch_model*.bin*"
+_TEMPLATES = "additional_chat_templates"  # the only folder of them that transformers reads
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -47,6 +49,7 @@ _CLOSED_LISTS: Mapping[str, Callable[[], type[BaseModel]]] = {
     "preprocessor_config.json": lambda: ImageProcessorConfig,
     "processor_config.json": lambda: ProcessorConfig,
     "tokenizer_config.json": lambda: TokenizerConfig,
+    "special_tokens_map.json": lambda: SpecialTokens,
 }
 
 
@@ -72,7 +75,7 @@ def find_commit(repository: str) -> str:
 
 def check_model_files(folder: Path) -> None:
     """Raise a ValueError if the files of a model ask for code or for another place."""
-    for path in folder.iterdir():
+    for path in (*folder.iterdir(), *(folder / _TEMPLATES).glob("*")):
         if not path.is_dir():
             check_regular_file(path)
     check_no_adapter(folder)
@@ -129,7 +132,7 @@ def check_tokenizer_files(folder: Path) -> None:
         check_regular_file(folder / file)
     if "tokenizer.json" in present:
         check_tokenizer_json(folder / "tokenizer.json")
-    for file in ("tokenizer_config.json", "config.json"):
+    for file in ("tokenizer_config.json", "special_tokens_map.json", "config.json"):
         if (folder / file).exists():
             _check_config(folder / file)
 
