@@ -3,6 +3,7 @@ from .activations.cache import Activations as Activations
 from .api import ScanResult as ScanResult
 from .api import Study as Study
 from .api import encode as encode
+from .api import rank_models as rank_models
 from .api import read_dataset as read_dataset
 from .api import run_study as run_study
 from .api import scan as scan
@@ -62,6 +63,7 @@ from .statistics.ap_null import average_precision_pvalue as average_precision_pv
 from .statistics.intervals import mean_interval as mean_interval
 from .statistics.rank_correlation import rank_correlations as rank_correlations
 from .study.measure import MeasureContext as MeasureContext
+from .study.rank import RankResult as RankResult
 from .weights.interpolation import interpolate as interpolate
 from .weights.soups import soup as soup
 

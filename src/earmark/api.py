@@ -25,6 +25,9 @@ from .records import SAMPLES_FOLDER, SCAN_FILE, Record, Records, read_records
 from .signatures.effective_robustness import Baseline
 from .study.baselines import load_baseline
 from .study.config import StudyConfig, load_study_config
+from .study.merge import LoadConfig
+from .study.rank import DEFAULT_RANK_BY, RankBy, RankConfig, RankResult
+from .study.rank import rank_models as run_ranking
 from .study.run import run_units
 from .study.runner import Failure, RunConfig
 from .study.scan import ScanConfig, scan_model
@@ -328,6 +331,67 @@ def scan(  # noqa: PLR0913
         Path(out) if out else None,
         output.preprocessing,
     )
+
+
+def rank_models(  # noqa: PLR0913
+    models: "Sequence[PathLike | Classifier]",
+    data: PathLike,
+    target: PathLike,
+    *,
+    rank_by: RankBy = DEFAULT_RANK_BY,
+    out: PathLike | None = None,
+    shifts: Mapping[str, PathLike] | None = None,
+    target_labels: PathLike | None = None,
+    model_from: ModelFrom = None,
+    device: str = "cpu",
+    batch_size: int | None = None,
+    skip_unreadable: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> RankResult:
+    """Estimate the accuracy of models on images without labels, and choose among them.
+
+    Args:
+        models: Ids or paths that `load_model` takes, or classifiers, of the same classes;
+            ``A..B`` is the Wise-FT path between two. One model gets estimates alone.
+        data: Folder of labeled in-distribution images: class folders, or ImageNet and its
+            shifts.
+        target: Folder of images without labels.
+        rank_by: Method whose estimate decides, or ``id-accuracy``.
+        out: Folder for activations and tables; without one, nothing is kept.
+        shifts: Folders of labeled shifts of your own by name, each of class folders.
+        target_labels: File of labels of some target images: lines ``IMAGE,CLASS``.
+        model_from: Functions of your own code that may run, as `load_model` takes them.
+        device: Device of the models.
+        batch_size: Images at a time; by default 32 on a CPU, 256 elsewhere.
+        skip_unreadable: Whether images that cannot be read are skipped.
+        progress: Called as ``progress(task, done, total)``.
+
+    Returns:
+        Estimates by every method, the choice, and the images to label if there is none.
+
+    Raises:
+        ValueError: If the models differ in their classes, a model has no head, the ID
+            images have no labels, or the labels of the target are malformed.
+        OSError: If a file is missing or the folder cannot be written to.
+    """
+    encoding = encode_config(device, batch_size, None, "float32", "float32", skip_unreadable)
+    with TemporaryDirectory() as temporary:
+        load_config = LoadConfig(
+            Path(out or temporary),
+            model_from=read_model_from(model_from),
+            device=device,
+            encoding=encoding,
+        )
+        config = RankConfig(
+            [m if isinstance(m, Classifier) else str(m) for m in models],
+            Path(data),
+            Path(target),
+            load_config,
+            rank_by=rank_by,
+            shifts={name: Path(folder) for name, folder in (shifts or {}).items()},
+            target_labels=_path(target_labels),
+        )
+        return run_ranking(config, progress=progress)
 
 
 def run_study(  # noqa: PLR0913

@@ -140,7 +140,7 @@ def test_tables_say_what_is_chosen_and_what_is_refused(root: Path):
     assert "Agreement on the line refuses: 3 models that predict differently" in shown.stdout
     one = run("estimate", MODELS[0], *inputs)
     assert "Average thresholded confidence (ATC)" in one.stdout
-    assert "t prediction interval over 4 labeled shifts".capitalize() in one.stdout
+    assert "A t prediction interval over 4 labeled shifts" in one.stdout
     page = (root / "ranking" / "ranking.html").read_text()
     assert "<h1>Accuracy of lab:zero-shot</h1>" in page
     assert page.count("<svg") == 2
@@ -198,3 +198,13 @@ def test_models_of_other_classes_cannot_be_ranked(root: Path, tmp_path: Path):
     inputs = ("--data", root / "data", "--target", root / "photos", "--out", root / "ranking")
     with pytest.raises(ValueError, match="has other classes than the models before it"):
         run("rank", MODELS[0], tmp_path / "other.safetensors", *inputs)
+
+
+def test_the_library_ranks_what_the_command_ranks(ranking: dict[str, Any], root: Path):
+    models = [load_model(MODELS[0]), *MODELS[1:]]
+    result = earmark.rank_models(models, root / "data", root / "photos", out=root / "ranking")
+    assert result.to_dict()["pairs"] == ranking["pairs"]
+    assert repr(result).startswith("<RankResult: No choice: ")
+    table = result.to_pandas()
+    assert [*table.columns[:4]] == ["model", "role", "method", "value"]
+    assert {*table.model} == {*MODELS}

@@ -205,7 +205,7 @@ def test_few_labeled_shifts_give_a_t_interval_and_many_a_conformal_one():
     assert "not distribution-free" in few.note
     assert few.interval == pytest.approx(expit(errors.mean() + np.array([-reach, reach])), abs=1e-5)
     many = widen_by_shifts(0.5, (0.5, 0.5), shifts(9), 0.9)
-    assert many.note == "conformal over 9 labeled shifts"
+    assert many.note == "a conformal interval over 9 labeled shifts"
     largest = np.abs(logit([s.accuracy for s in shifts(9)])).max()
     assert many.interval == pytest.approx(expit([-largest, largest]), abs=1e-5)
     assert "t prediction" in widen_by_shifts(0.5, (0.5, 0.5), shifts(9), 0.95).note

@@ -53,7 +53,7 @@ def test_intervals_cover_drawn_shifts(scores: dict, model: str, method: str):
         estimate = estimate_from_scores(
             source, target, method=method, labeled_shifts=labeled, level=0.9
         )
-        assert "conformal over 20 labeled shifts" in estimate.note
+        assert "a conformal interval over 20 labeled shifts" in estimate.note
         if not estimate.refusal:
             covered.append(estimate.low <= target.accuracy <= estimate.high)
     assert len(covered) > 0.8 * N_TARGETS

@@ -89,12 +89,12 @@ def widen_by_shifts(
     rank = ceil((count + 1) * level - 1e-9)
     if rank <= count:
         center, reach = at, float(np.sort(np.abs(errors))[rank - 1])
-        note = f"conformal over {count} labeled shifts"
+        note = f"a conformal interval over {count} labeled shifts"
     else:
         t = float(stdtrit(count - 1, (1 + level) / 2))
         center = at + float(errors.mean())
         reach = t * float(errors.std(ddof=1)) * (1 + 1 / count) ** 0.5
-        note = f"t prediction interval over {count} labeled shifts, not distribution-free"
+        note = f"a t prediction interval over {count} labeled shifts, not distribution-free"
     middle, low, high = (float(expit(end)) for end in (center, center - reach, center + reach))
     below = np.hypot(middle - low, value - noise[0])
     above = np.hypot(high - middle, noise[1] - value)

@@ -12,6 +12,7 @@ from scipy.special import ndtri
 
 from .._io import atomic_write
 from .._progress import ProgressCallback, no_progress
+from .._tabular import Tabular
 from .._text import format_csv, replace_control_characters, replace_surrogates
 from ..data.image_folder import read_unlabeled
 from ..data.image_set import ImageSet
@@ -70,7 +71,8 @@ LABELS_FILE = "images-to-label.txt"
 class RankConfig:
     """Models, images and options of a ranking."""
 
-    models: Sequence[str]  # ids or paths; ``A..B`` is the Wise-FT path between two
+    # ids or paths, of which ``A..B`` is the Wise-FT path between two, or classifiers
+    models: Sequence[str | Classifier]
     data: Path
     target: Path
     load_config: LoadConfig
@@ -101,8 +103,8 @@ class RankedModel:
     signatures: Mapping[str, float]  # by title
 
 
-@dataclass(frozen=True)
-class RankResult:
+@dataclass(frozen=True, repr=False)
+class RankResult(Tabular):
     """Models ranked on a target without labels.
 
     Attributes:
@@ -207,10 +209,9 @@ class RankResult:
         """Return everything as JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
-    def to_csv(self) -> str:
-        """Return a row for each model and method."""
-        header = ("model", "role", "method", "value", "low", "high", "n", "refusal", "note")
-        rows: list[Sequence[object]] = []
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        """Return the columns of a table with a row for each model and method."""
+        rows: list[tuple[object, ...]] = []
         for model in self.models:
             accuracy = model.id_accuracy
             ends = accuracy.value, accuracy.low, accuracy.high
@@ -219,7 +220,18 @@ class RankResult:
                 (model.model, model.role, e.method, e.value, e.low, e.high, e.n, e.refusal, e.note)
                 for e in model.estimates.values()
             ]
-        return format_csv(header, rows)
+        names = ("model", "role", "method", "value", "low", "high", "n", "refusal", "note")
+        return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+    def describe(self) -> str:
+        """Return the answer in a few words."""
+        answer = self.answer() or [f"{len(self.models)} model on {self.images:,} images"]
+        return answer[0]
+
+    def to_csv(self) -> str:
+        """Return the table as CSV."""
+        columns = self.columns()
+        return format_csv(list(columns), zip(*columns.values(), strict=True))
 
 
 def rank_models(config: RankConfig, *, progress: ProgressCallback = no_progress) -> RankResult:
@@ -244,6 +256,9 @@ def _load_models(
     """Load one model at a time, each with the group of those that it depends on."""
     load = config.load_config.load
     for name in config.models:
+        if isinstance(name, Classifier):
+            yield name, name.name
+            continue
         first, dots, last = name.partition("..")
         is_path = dots and first and last and not Path(name).exists()
         if not is_path:
