@@ -338,3 +338,5 @@ def test_the_board_holds_every_row_and_links_what_disagrees(tmp_path: Path):
         for shifts, n in (("five", 5), ("four", 4)):
             assert not row[shifts] or board["lines"][row[shifts]["line"]]["shifts"] == n
     assert {row["source"] for row in rows} == {"openclip", "testbed", "timm", "mine.csv"}
+    (note,) = board["notes"]
+    assert note.startswith("Left out (6): resnet101-tencent-ml-images lacks imagenet_r")

@@ -174,9 +174,9 @@ class BaselineFit(_Table):
 
     @model_validator(mode="after")
     def _has_own_name(self) -> "BaselineFit":
-        from .robustness_table import NAMED_BASELINES
+        from .robustness_table import NAMED_BASELINES, TIMM_BASELINE
 
-        if self.name in {*NAMED_BASELINES, "lab"}:
+        if self.name in {*NAMED_BASELINES, TIMM_BASELINE, "lab"}:
             raise ValueError(f"the name {self.name!r} is that of a shipped baseline: rename it")
         return self
 

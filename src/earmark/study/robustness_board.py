@@ -44,7 +44,7 @@ def board_data(models: Sequence[ModelAccuracies], table: RobustnessTable) -> dic
             _board_row(model, own, lines, names) | {"twins": twins}
             for model, twins in zip(models, find_duplicates(models), strict=True)
         ],
-        "notes": caption(table)[-1:] if table.incomplete else [],
+        "notes": [text for text in caption(table) if text.startswith("Left out")],
     }
 
 
