@@ -20,6 +20,7 @@ NAMES = (
     "kurtosis",
     "importance",
     "pruning",
+    "ranking",
     "similarity",
     "encoding",
     "whole",

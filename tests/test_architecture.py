@@ -35,18 +35,20 @@ ALLOWED = {
     "_kernels": set(),
     "statistics": {"_kernels"},
     "signatures": {"_kernels", "statistics"},
-    "estimation": {"statistics", "signatures"},
+    "estimation": {"_kernels", "statistics", "signatures"},
     "models": set(),
     "data": set(),
     "activations": {"models", "data"},
     "training": {"models", "data"},
     "weights": {"models"},
     "lab": FOUNDATION | {"signatures", "statistics", "quantities"},
-    "study": FOUNDATION | {"signatures", "statistics", "quantities", "lab", "_kernels"},
+    "study": FOUNDATION
+    | {"signatures", "statistics", "quantities", "lab", "_kernels", "estimation"},
     "report": {"records", "quantities", "statistics", "signatures", "data"},
     "api": FOUNDATION | {"signatures", "lab", "study", "report"},
     "cli": FOUNDATION
-    | {"signatures", "statistics", "quantities", "lab", "study", "report", "api", "__version__"},
+    | {"signatures", "statistics", "quantities", "lab", "study", "report", "api", "__version__"}
+    | {"estimation"},
     "__main__": {"cli"},
 }
 

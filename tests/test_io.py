@@ -203,6 +203,16 @@ def flip_bit(content: bytes, bit: int) -> bytes:
     return content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :]
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_texts_that_look_like_seals_do_no_harm(tmp_path: Path, is_first: bool):
+    others = b"".join(new_seal().encode() for _ in range(50))
+    path = tmp_path / "file"
+
+    write_sealed(path, *((b"a", others) if is_first else (others, b"b")))
+
+    assert has_seal(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"earmark-sha256:0"])
 def test_a_file_without_a_seal(tmp_path: Path, content: bytes):
     (tmp_path / "file").write_bytes(content)

@@ -342,6 +342,74 @@ def test_a_file_that_was_cut_off(tmp_path: Path, length: int):
             read(path)
 
 
+METADATA = {"earmark format": str(FORMAT_VERSION)}
+
+
+def write_repeated(path: Path, times: int, **texts: str) -> None:
+    """Write one record many times over, in few bytes."""
+    (row,) = Records(sample_records()[:1]).to_arrow().to_pylist()
+    zeros = pyarrow.repeat(pyarrow.scalar(0, pyarrow.int32()), times)
+    columns = {
+        name: pyarrow.DictionaryArray.from_arrays(zeros, [value])
+        if isinstance(value, str)
+        else pyarrow.repeat(pyarrow.scalar(value, pyarrow.float64()), times)
+        for name, value in (row | texts).items()
+    }
+    schema = Records(()).to_arrow().schema
+    columns["n"] = pyarrow.repeat(pyarrow.scalar(row["n"], pyarrow.int64()), times)
+    table = pyarrow.table(columns)
+    assert table.schema.names == schema.names
+    with pyarrow.parquet.ParquetWriter(path, table.schema, store_schema=False) as writer:
+        writer.write_table(table, row_group_size=times)
+        writer.add_key_value_metadata(METADATA)
+
+
+@pytest.mark.parametrize(
+    ("times", "texts", "says"),
+    [
+        (2_000_001, {}, "it has 2,000,001 rows, more than the 2,000,000 of any"),
+        (200_000, {"model": "m" * 100_000}, "columns up to model take 20,.* bytes, too many"),
+    ],
+)
+def test_a_table_that_unpacks_without_end_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, texts: dict[str, str], says: str
+):
+    path = tmp_path / "records.parquet"
+    write_repeated(path, times, **texts)
+    assert path.stat().st_size < 10**6
+    monkeypatch.setattr("earmark.records._to_records", lambda *_: pytest.fail("it was unpacked"))
+
+    with pytest.raises(ValueError, match=says):
+        read_records(path)
+
+
+def test_texts_that_repeat_are_read(tmp_path: Path):
+    path = tmp_path / "records.parquet"
+    write_repeated(path, 3, model="m" * 1000)
+
+    (row,) = sample_records()[:1]
+    assert read_records(path) == (replace(row, model="m" * 1000),) * 3
+
+
+def test_a_footer_that_claims_more_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "records.parquet"
+    write_records(path, sample_records())
+    monkeypatch.setattr("earmark.records._MAX_TABLE_BYTES", 100)
+    monkeypatch.setattr("earmark.records._read_columns", lambda *_: pytest.fail("it was read"))
+
+    with pytest.raises(ValueError, match=r"it unpacks to [\d,]+ bytes, more than those of any"):
+        read_records(path)
+
+
+@pytest.mark.parametrize("column", [{"a": [[1, 2]]}, {"a": [{"b": 1}]}, {"a b": [1]}])
+def test_columns_of_lists_or_tables_are_not_read(tmp_path: Path, column: dict[str, Any]):
+    path = tmp_path / "records.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(column), path)
+
+    with pytest.raises(ValueError, match="a column of it holds lists or tables"):
+        read_records(path)
+
+
 def test_records_are_read_by_their_key(tmp_path: Path):
     path = tmp_path / "records.parquet"
     assert read_keyed_records(path, "one") is None

@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import time
+from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from errno import EEXIST
@@ -23,7 +24,7 @@ LOCK_FILE = ".earmark.lock"
 _LOCK_OWNER = re.compile(r"process \d+ on [\w.-]+")
 _SEAL_PREFIX = "earmark-sha256:"
 _SEAL = re.compile(rf"{_SEAL_PREFIX}([0-9a-f]{{64}})".encode())
-_MAX_SEALS = 8  # texts of a file that look like its seal
+_MAX_SEALS = 8  # texts of a file that look like its seal, from its start and from its end
 _HOST = sha256(platform.node().encode()).hexdigest()[:6]
 # Names of the temporary files of `atomic_write`; an older earmark's lack host and process.
 _TMP_NAME = re.compile(r"\..+\.(?:(?P<host>[0-9a-f]{6})-(?P<process>\d{1,10})-)?[0-9a-f]{8}")
@@ -95,7 +96,9 @@ def has_seal(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         content = mmap(file.fileno(), 0, access=ACCESS_READ)
-    seals = islice(_SEAL.finditer(content), _MAX_SEALS)  # each costs a pass over the file
+    found = _SEAL.finditer(content)
+    seals = [*islice(found, _MAX_SEALS)]  # each costs a pass over the file
+    seals += deque(found, _MAX_SEALS)
     fits = (seal[1] == _hash_around(content, seal.start(1)) for seal in seals)
     is_first_right = next(fits, None)
     if is_first_right is False and not any(fits):

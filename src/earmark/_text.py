@@ -13,6 +13,8 @@ _CONTROL = re.compile(
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_NAMES = 3
+_MAX_SHOWN, _MAX_LISTED = 80, 200  # characters of a name in an error
+_MAX_LINE = 1_000  # characters of an error
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -53,11 +55,40 @@ def _escape_cell(cell: object) -> object:
     return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
 
 
+def shorten(text: str, length: int = _MAX_SHOWN) -> str:
+    """Return a text, cut off where it is long.
+
+    >>> shorten("cat"), len(shorten("cat" * 1000))
+    ('cat', 80)
+    """
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def shorten_line(line: str) -> str:
+    """Return an error or a warning, without its middle if it is long: its remedy is at its end.
+
+    >>> shorten_line("No file."), len(shorten_line("name" * 1000))
+    ('No file.', 1000)
+    """
+    half = (_MAX_LINE - 5) // 2
+    return line if len(line) <= _MAX_LINE else f"{line[: half + 1]} ... {line[-half:]}"
+
+
+def quote(value: object) -> str:
+    """Return a value in quotes for an error, cut off where it is long.
+
+    >>> quote("cat"), len(quote("cat" * 1000)), quote(None)
+    ("'cat'", 82, 'None')
+    """
+    return repr(shorten(value)) if isinstance(value, str) else shorten(repr(value))
+
+
 def first_names(names: Collection[object]) -> str:
-    """Return the first three names, as text alone, and the number of the others.
+    """Return the first three names, as text alone and cut off, and the number of the others.
 
     >>> first_names(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
-    shown = replace_control_characters(", ".join(map(str, [*names][:_MAX_NAMES])))
+    first = (shorten(str(name), _MAX_LISTED) for name in [*names][:_MAX_NAMES])
+    shown = replace_control_characters(", ".join(first))
     return f"{shown} and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else shown

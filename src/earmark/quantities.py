@@ -222,6 +222,7 @@ _PRUNING = "Pruning"
 _CONCEPTS = "Concepts"
 _POLYSEMANTICITY = "Polysemanticity"
 _LAYERS = "Layer by layer"
+_ESTIMATION = "Accuracy without labels"
 
 _BUILTIN = (
     Quantity(
@@ -250,6 +251,16 @@ _BUILTIN = (
         (Variant("", "above the baseline “{baseline}”", {}, summary=True),),
         paper_table=1,
         curve=True,
+    ),
+    Quantity(
+        "estimated_accuracy",
+        "Estimated accuracy",
+        _ESTIMATION,
+        "Accuracy on `dataset`, a shift, estimated by the method `variant` without its labels; the "
+        "other shifts' labels are known. Its interval holds the method's error on them; there is "
+        "none where the method refuses.",
+        "fraction",
+        1,
     ),
     Quantity(
         "baseline_slope",

@@ -24,7 +24,8 @@ _KEY = "earmark key"
 _VERSION = "earmark format"
 _SEAL = "earmark seal"
 _MAX_FILE_BYTES = 2**31
-_MAX_ROWS = 10_000_000  # forty times those of the largest study
+_MAX_ROWS = 2_000_000  # eight times those of the largest study
+_MAX_TABLE_BYTES = 2**30  # ten times those of the largest study, with each text as often as it is
 
 
 @dataclass(frozen=True)
@@ -258,14 +259,52 @@ def _read_table(path: Path) -> tuple[Any, dict[bytes, bytes]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             metadata: dict[bytes, bytes] = file.metadata.metadata or {}
-            if (n_rows := file.metadata.num_rows) > _MAX_ROWS:
-                raise ValueError(f"it has {n_rows:,} rows, more than the {_MAX_ROWS:,} of any")
-            table = file.read()
+            names = _check_layout(file)
+        # A text that repeats takes its bytes once in the file, and here.
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=names) as file:
+            table = _read_columns(file, names)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _foreign_file_error(path, error) from error
     if _SEAL.encode() in metadata and not is_sealed:
         raise ValueError(f"{path} is damaged: its checksum cannot be read.")
     return table, metadata
+
+
+def _check_layout(file: Any) -> list[str]:
+    """Return the names of a file's columns, once its footer tells that they can be read."""
+    layout = file.metadata
+    names: list[str] = file.schema.names
+    if layout.num_rows > _MAX_ROWS:
+        raise ValueError(f"it has {layout.num_rows:,} rows, more than the {_MAX_ROWS:,} of any")
+    columns = [file.schema.column(number) for number in range(len(names))]
+    if any(column.max_repetition_level for column in columns) or not all(
+        name.isidentifier() and column.path == name
+        for name, column in zip(names, columns, strict=True)
+    ):
+        raise ValueError("a column of it holds lists or tables")
+    groups = (layout.row_group(number) for number in range(layout.num_row_groups))
+    if (n_bytes := sum(group.total_byte_size for group in groups)) > _MAX_TABLE_BYTES:
+        raise ValueError(f"it unpacks to {n_bytes:,} bytes, more than those of any")
+    return names
+
+
+def _read_columns(file: Any, names: Sequence[str]) -> Any:
+    """Read columns one by one, up to the limit of bytes."""
+    import pyarrow
+    import pyarrow.compute
+
+    compute: Any = pyarrow.compute
+    columns: dict[str, Any] = {}
+    n_bytes = 0
+    for name in names:
+        columns[name] = column = file.read(columns=[name])[name]
+        n_bytes += column.nbytes
+        for chunk in column.chunks if pyarrow.types.is_dictionary(column.type) else ():
+            lengths = compute.binary_length(chunk.dictionary).cast(pyarrow.int64())
+            n_bytes += compute.sum(lengths.take(chunk.indices)).as_py() or 0
+        if n_bytes > _MAX_TABLE_BYTES:
+            raise ValueError(f"its columns up to {name} take {n_bytes:,} bytes, too many for any")
+    return pyarrow.table(columns)
 
 
 def _read_version(path: Path, metadata: Mapping[bytes, bytes]) -> int:

@@ -21,7 +21,16 @@ from earmark.cli._malloc import keep_freed_memory
 
 COMMANDS = ["audit", "check", "cka", "demo", "er", "finetune", "interpolate", "prune"]
 COMMANDS += ["report", "scan", "soup", "study", "train"]
-IMPERATIVES = {"Average", "Compare", "Compute", "Finetune", "Interpolate", "Measure"}
+IMPERATIVES = {
+    "Average",
+    "Compare",
+    "Compute",
+    "Finetune",
+    "Interpolate",
+    "Measure",
+    "Choose",
+    "Estimate",
+}
 IMPERATIVES |= {"Prune", "Rebuild", "Run", "Test", "Train", "Validate", "Write"}
 
 
@@ -343,6 +352,18 @@ def test_an_interruption_is_no_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cli, "app", interrupt)
     with pytest.raises(KeyboardInterrupt):
         cli.main()
+
+
+def test_an_error_keeps_its_remedy_and_no_name_of_any_length(capsys: pytest.CaptureFixture[str]):
+    console.print_error("error", f"Two problems:\n- no {'w' * 5_000_000}: give another.\n- no x")
+
+    first, second, third = capsys.readouterr().err.splitlines()
+
+    assert first == "error: Two problems:"
+    assert second.startswith("- no www")
+    assert second.endswith("www: give another.")
+    assert len(second) == 1002
+    assert third == "- no x"
 
 
 def test_names_send_no_commands_to_the_terminal(capsys: pytest.CaptureFixture[str]):

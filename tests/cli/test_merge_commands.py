@@ -370,7 +370,8 @@ def test_prune_without_shifts_or_without_labels(data: Path, tmp_path: Path):
 
     assert [cost["title"] for cost in alone["costs"]] == ["val"]
     assert [gap["quantity"] for gap in alone["lacking"]] == ["effective robustness"]
-    assert unlabelled["costs"] == []
+    (change,) = unlabelled["costs"]
+    assert change["title"].startswith("Same prediction as the unpruned model")
     assert "class folders in" in unlabelled["lacking"][0]["needs"]
 
 
@@ -418,3 +419,23 @@ def test_help_needs_no_torch():
     code = "import earmark.cli.merge, sys; print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert not {"torch", "numpy", "rich.table"} & {*modules}
+
+
+def test_without_labels_pruning_tells_which_predictions_stay(data: Path, tmp_path: Path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for place, path in enumerate(sorted((data / "sketch").rglob("*.png"))):
+        (photos / f"{place}.png").write_bytes(path.read_bytes())
+
+    found = told("prune", "lab:zero-shot", "--keep", 0.1, "--data", photos, "--out", tmp_path / "o")
+
+    from earmark.data.image_folder import read_unlabeled
+
+    images = read_unlabeled(photos, name="photos")
+    whole, pruned = load_model("lab:zero-shot"), load_model(str(tmp_path / "o/model.safetensors"))
+    h = encode(whole, images, batch_size=32)
+    same = (whole.head.predict(h) == pruned.head.predict(h)).double().mean()
+    (change,) = found["costs"]
+    assert change["after"]["value"] == float(same) < 1
+    assert change["title"] == "Same prediction as the unpruned model, photos"
+    assert found["lacking"][0]["quantity"] == "accuracy before and after"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earmark import _io
-from earmark._text import first_names
-from earmark.data.files import is_hidden, parse_table, quote, read_text
+from earmark._text import first_names, quote
+from earmark.data.files import is_hidden, parse_table, read_text
 
 
 @pytest.mark.parametrize("name", [".git", ".DS_Store", "._1.png", "__MACOSX", "@eaDir"])

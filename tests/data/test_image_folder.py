@@ -532,6 +532,56 @@ def test_bombs_are_refused_by_default(
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [(1, 86), (86, 1), (1, 20_000), (80_000_000, 1), (300, 26_000)])
+def test_a_thin_image_is_not_resized_to_a_huge_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+):
+    """A shorter side of 1,024 pixels makes 1,024 x 87,381 pixels at most."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**30)
+    Image.new("L", size).save(tmp_path / "1.png")
+    images = ImageSet("x", tmp_path, ("1.png",))
+
+    with pytest.raises(UnreadableImage, match=rf"with a shorter side of 1,024, .*\): {REMEDY}"):
+        images.open(0)
+    assert decode(tmp_path / "1.png").size == size  # masks are not resized
+
+    monkeypatch.setenv("EARMARK_MAX_IMAGE_PIXELS", str(10**14))
+    assert images.open(0).size == size
+
+
+@pytest.mark.parametrize("size", [(1, 85), (85, 1), (300, 25_000)])
+def test_a_thin_image_within_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+):
+    monkeypatch.setenv("EARMARK_MAX_IMAGE_PIXELS", "8000000")
+    Image.new("L", size).save(tmp_path / "1.png")
+
+    assert ImageSet("x", tmp_path, ("1.png",)).open(0).size == size
+
+
+def repeat_last_scan(content: bytes, times: int) -> bytes:
+    """Return a progressive JPEG with its last scan so many times more."""
+    last = content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * times + b"\xff\xd9"
+
+
+def test_a_jpeg_of_many_scans_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(saved, "JPEG", progressive=True, restart_marker_blocks=2)
+    content = saved.getvalue()
+    n_scans = content.count(b"\xff\xda")
+    path = tmp_path / "1.jpg"
+    for times, after in ((0, b"\xff\xda" * 1000), (100 - n_scans, b"")):
+        path.write_bytes(repeat_last_scan(content, times) + after)  # what follows is not read
+        assert decode(path).size == (64, 64)
+
+    path.write_bytes(repeat_last_scan(content, 101 - n_scans))
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(UnreadableImage, match="more than 100 scans"):
+        decode(path)
+
+
 def test_the_limit_can_be_raised_above_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_image(tmp_path / "1.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 31)

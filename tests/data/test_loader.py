@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from earmark.data.image_folder import read_unlabeled
+from earmark.data.loader import load_batches
+from earmark.models.preprocessing import Preprocessing
+
 READ = """
-import multiprocessing, sys
+import multiprocessing, os, sys
 from pathlib import Path
 from earmark.data import loader
 from earmark.data.image_folder import read_unlabeled
@@ -21,7 +25,7 @@ if __name__ == "__main__":  # a spawned worker imports this file
     transform = Preprocessing(8, (8, 8), (0.0,) * 3, (1.0,) * 3)
     images = read_unlabeled(Path(sys.argv[1]), name="images")
     batches = loader.load_batches(transform, images, [range(1)], 1, workers=1, device="cpu")
-    print([batch.indices for batch in batches])
+    print([batch.indices for batch in batches], os.environ.get("PYTHONSAFEPATH"))
 """
 HOSTILE = "open({canary!r}, 'w').close()\nraise SystemExit(1)\n"
 
@@ -48,4 +52,17 @@ def test_no_process_imports_from_the_current_folder(tmp_path: Path, method: str)
     )
 
     assert not canary.exists()
-    assert ran.stdout == "[[0]]\n", ran.stderr
+    assert ran.stdout == "[[0]] None\n", ran.stderr
+
+
+def test_an_image_is_not_resized_to_a_huge_one(tmp_path: Path):
+    for name, height in (("a.png", 80), ("b.png", 8)):
+        Image.new("RGB", (1, height)).save(tmp_path / name)
+    images = read_unlabeled(tmp_path, name="images")
+    transform = Preprocessing(2_000, (2, 2), (0.0,) * 3, (1.0,) * 3)
+
+    batches = load_batches(transform, images, [range(2)], 2, workers=0, device="cpu")
+    (batch,) = batches
+
+    assert batch.indices == [1]
+    assert "320,000,000 with a shorter side of 2,000" in batch.unreadable[0]

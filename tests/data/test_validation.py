@@ -982,6 +982,25 @@ def test_images_that_are_pipes_devices_or_bombs(tmp_path: Path, monkeypatch: pyt
     )
 
 
+def test_thin_images_are_too_large(tmp_path: Path):
+    root = fill(tmp_path / "r", R)
+    Image.new("RGB", (1, 200)).save(root / R[2] / "0.png")
+
+    (thin,) = fault(only(check_datasets(root)), "large").fixes
+
+    assert thin.path == root / R[2] / "0.png"
+    assert "209,715,200 with a shorter side of 1,024" in thin.remedy
+
+
+def test_thin_images_of_concepts_cannot_be_read(tmp_path: Path):
+    root = broden(tmp_path / "set", [row("dtd/0.png", scene="300")])
+    Image.new("RGB", (1, 200)).save(root / "images" / "dtd" / "0.png")
+
+    text = fault(only(check_datasets(root)), "unreadable").text
+
+    assert "209,715,200 with a shorter side of 1,024" in text
+
+
 def test_concepts_that_lead_elsewhere(tmp_path: Path):
     rows = [
         row("dtd/0.png", object="/dev/zero;dtd/0_object.png"),

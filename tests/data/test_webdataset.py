@@ -461,3 +461,28 @@ def test_labels_without_an_image_are_counted(tmp_path: Path):
         images = read_shards(tmp_path, name="x", classes=CLASSES)
 
     assert (len(images), images.left_out) == (1, ("0.tar/b.cls",))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_of_any_size_are_not_parsed(tmp_path: Path, kind: bytes):
+    """Of digits alone, tarfile would take a time that is quadratic in their number."""
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = kind, 20_480
+    body = b"1" * header.size
+    member = tarfile.TarInfo("x.jpg").tobuf()
+    (tmp_path / "0.tar").write_bytes(header.tobuf(tarfile.USTAR_FORMAT) + body + member)
+
+    with pytest.raises(ValueError, match="a header of 20,480 bytes, more than the 16,384"):
+        read_shards(tmp_path, name="x", classes=("a",))
+
+
+def test_names_longer_than_a_block_are_read(tmp_path: Path):
+    name = "n" * 1000
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(tmp_path / "0.tar", "w", format=form) as tar:
+            for suffix, content in (("jpg", b"x"), ("cls", b"0")):
+                member = tarfile.TarInfo(f"{name}.{suffix}")
+                member.size = 1
+                tar.addfile(member, io.BytesIO(content))
+
+        assert read_shards(tmp_path, name="x", classes=("a",)).files == (f"0.tar/{name}.jpg",)

@@ -217,6 +217,8 @@ def test_a_target_far_outside_of_the_labeled_shifts_is_refused():
     assert fit.predict(0.4) == pytest.approx(0.8)
     assert not fit.refuse(0.39)
     assert "0.410, lies far outside" in fit.refuse(0.41)
+    flat = fit_over_shifts(np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.51, 0.52]))
+    assert not flat.refuse(0.5)  # where it predicts an accuracy like those of the shifts
     certain = 50 * np.eye(5)[np.arange(250) % 5]
     result = estimate("atc", target=certain, labeled_shifts=SHIFTS)
     assert "far outside of the labeled shifts'" in result.refusal
@@ -238,7 +240,7 @@ def test_notes_name_what_a_reader_must_know():
     assert "may belong to none of the classes" in estimate("atc", target=far).note
     one_class = np.eye(5)[np.zeros(40, int)] + logits[:40].min() * 0
     note = estimate("atc", target=one_class).note
-    assert "predicted as one class" in note
+    assert "of few classes, in effect 1 where 5 are usual" in note
     assert "only 1 target images" in estimate("atc", target=logits[:1]).note
     unsure = estimate("doc", id_set=(0.1 * logits, labels), target=50 * np.eye(5))
     assert unsure.value == 1

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import earmark
 import earmark.models._torchvision_compat  # noqa: F401 # before what imports torchvision
-from earmark.models.checkpoints import read_state_dict
+from earmark.models.allocation import AllocationLimit
+from earmark.models.checkpoints import read_head, read_state_dict
 from earmark.models.factory import load_model
 from earmark.models.serialization import load_classifier
 
@@ -432,6 +434,91 @@ def test_memory_is_taken_only_for_what_the_file_holds(monkeypatch: pytest.Monkey
         load_classifier(saved)
 
 
+SWIN = {"model_type": "swin", "depths": [1], "num_heads": [1], "embed_dim": 1}
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "says"),
+    [
+        (
+            "timm",
+            {"name": "swin_tiny_patch4_window7_224", "head": "", "img_size": 4096}
+            | {"window_size": 512},
+            "more memory than",
+        ),
+        (
+            "hf",
+            {"class": "SwinForImageClassification", "head": ""}
+            | {"config": SWIN | {"image_size": 2048, "window_size": 512}},
+            "more memory than",
+        ),
+        (
+            "hf",
+            {"class": "ConvNextForImageClassification", "head": ""}
+            | {"config": {"model_type": "convnext", "depths": [512] * 20}},
+            r"depths.*at most 1,024 layers together",
+        ),
+        (
+            "open_clip",
+            {"embed_dim": 8, "vision_cfg": VISION | {"layers": [512] * 4}},
+            r"layers.*at most 1,024 layers together",
+        ),
+        (
+            "hf",
+            {"class": "EfficientNetForImageClassification", "head": ""}
+            | {"config": {"model_type": "efficientnet", "depth_coefficient": 1e5}},
+            "depth_coefficient",
+        ),
+    ],
+)
+def test_a_large_architecture_is_refused_before_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, saved: Path, family: str, architecture: object, says: str
+):
+    class Unreached(AllocationLimit):
+        def __torch_dispatch__(self, *_: object, **__: object) -> Any:
+            fail()
+
+    monkeypatch.setattr("earmark.models.serialization.AllocationLimit", Unreached)
+    describe(saved, family, architecture)
+
+    with pytest.raises(ValueError, match=says):
+        load_classifier(saved)
+
+
+@pytest.mark.parametrize(
+    ("side", "says"),
+    [(2_048, "takes .* for one image of 2048 x 2048 pixels"), (2_049, "from 1 to 2048")],
+)
+def test_a_large_image_is_refused_before_it_is_encoded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, side: int, says: str
+):
+    """Patches of one pixel make four million tokens."""
+    import timm
+
+    monkeypatch.setattr("earmark.models.head_extraction.probe_output", fail)
+    options = {"img_size": 32, "patch_size": 1, "dynamic_img_size": True}
+    model = timm.create_model("test_vit", num_classes=0, **options)
+    path = tmp_path / "vit.safetensors"
+    tensors = {f"encoder.{name}": value for name, value in model.state_dict().items()}
+    description = {
+        **{"name": "x", "role": "other", "backbone": "b", "pretraining": "p"},
+        **{"classes": ["a", "b"], "normalizes": False},
+        "transform": {"resize": side, "crop": [side, side], "mean": [0.5] * 3, "std": [1] * 3},
+        "blueprint": {
+            "family": "timm",
+            "architecture": {"name": "test_vit", "head": "head", **options},
+        },
+    }
+    save_file(
+        {**tensors, "head.weight": torch.eye(2, model.num_features)},
+        path,
+        {"earmark": json.dumps(description)},
+    )
+
+    with pytest.raises(ValueError, match=says):
+        load_classifier(path)
+
+
 @pytest.mark.parametrize("description", ["[" * 50_000, "[1]", "7", '{"a":' * 5_000])
 def test_a_description_that_is_no_object(saved: Path, description: str):
     save_file(load_file(saved), saved, {"earmark": description})
@@ -508,6 +595,117 @@ def test_a_pickle_that_doubles_itself_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="repeat each other without end") as caught:
         read_state_dict(path)
     assert len(str(caught.value)) < 1000
+
+
+NESTED = b"\x80\x02})" + b"\x85" * 200 + b"K\x01s."
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (NESTED, "nested too deep"),
+        (b"\x80\x02}K\x01s.", "is damaged or not a checkpoint"),  # too few on the stack
+        (b"\x80\x02h\x05.", "is damaged or not a checkpoint"),  # a memo that was not made
+        (b"\x80\x02}", "is damaged or not a checkpoint"),  # no end
+        (b"\x80\x02\xff.", "is damaged or not a checkpoint"),  # no operation
+    ],
+)
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_a_pickle_that_cannot_be_followed_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: bytes, says: str, is_archive: bool
+):
+    path = tmp_path / "net.pt"
+    if is_archive:
+        _save_pickle(path, body)
+    else:
+        path.write_bytes(body)
+    monkeypatch.setattr(torch, "load", fail)
+
+    with pytest.raises(ValueError, match=says):
+        read_state_dict(path)
+
+
+def test_a_scan_that_fails_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    torch.save({"weight": torch.zeros(2)}, path := tmp_path / "net.pt")
+    monkeypatch.setattr("earmark.models.weight_pickles._scan", lambda _: 1 // 0)
+    monkeypatch.setattr(torch, "load", fail)
+
+    with pytest.raises(ValueError, match=r"not a checkpoint \(integer division"):
+        read_state_dict(path)
+
+
+class Rebuilt:
+    """An object that torch rebuilds with attributes from the pickle."""
+
+    def __init__(self, make: Any, arguments: tuple[Any, ...], kind: type, state: object) -> None:
+        self.parts = make, kind, arguments, state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the call that makes it."""
+        from torch._tensor import _rebuild_from_type_v2
+
+        return _rebuild_from_type_v2, self.parts
+
+
+@pytest.mark.parametrize("name", ["items", "get", "keys"])
+def test_attributes_of_a_dictionary_are_not_used(tmp_path: Path, name: str):
+    weight = torch.arange(6.0).reshape(2, 3)
+    content = Rebuilt(OrderedDict, ([["weight", weight]],), OrderedDict, {name: 3})
+    torch.save(content, path := tmp_path / "a.pt")
+
+    (read,) = read_state_dict(path).values()
+    assert torch.equal(read, weight)
+
+
+@pytest.mark.parametrize("name", ["detach", "float", "isfinite"])
+def test_attributes_of_a_tensor_are_not_used(tmp_path: Path, name: str):
+    weight = torch.ones(2, 3)
+    setattr(weight, name, 3)
+    torch.save({"weight": weight}, path := tmp_path / "a.pt")
+
+    assert torch.equal(read_head(path, normalizes=False).weight, torch.ones(2, 3))
+
+
+def test_keys_that_are_no_names_are_told_by_their_type(tmp_path: Path):
+    torch.save({("x",) * 1000: torch.zeros(2), "a": 1, "b" * 10**6: 2}, path := tmp_path / "a.pt")
+
+    with pytest.raises(ValueError, match="a tuple") as caught:
+        read_state_dict(path)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("build", ["build_encoder", "build_random", "load_torchvision"])
+@pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "fcn_resnet50", "r3d_18", "raft_large"])
+def test_models_that_are_no_classifiers_of_images_are_not_built(
+    monkeypatch: pytest.MonkeyPatch, name: str, build: str
+):
+    """Some of them download a backbone, though no weights are asked for."""
+    from torchvision import models
+
+    from earmark.models import torchvision_models
+
+    monkeypatch.setattr(models, "get_model", fail)
+    architecture = {"name": name, "options": {"num_classes": 2}, "head": "x"}
+    argument = architecture if build == "build_encoder" else name
+
+    with pytest.raises(ValueError, match=f"{name} is not a classifier of images"):
+        getattr(torchvision_models, build)(argument)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+        b"\x80\x02cposix\nsystem\nX\x01\x00\x00\x00x\x85R.",
+        NESTED,
+    ],
+)
+def test_a_pickle_in_a_folder_of_transformers(hf_folder: Path, body: bytes):
+    (hf_folder / "model.safetensors").unlink()
+    _save_pickle(hf_folder / "pytorch_model.bin", body)
+
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin|weights"):
+        load_model(f"hf:{hf_folder}")
 
 
 def test_a_saved_model_that_would_download_a_backbone_is_refused():

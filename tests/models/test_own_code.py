@@ -1,6 +1,8 @@
 """A user's own architecture: it runs if the user names it, and never for what a file says."""
 
+import importlib.util
 import json
+import marshal
 import os
 import pickle
 import sys
@@ -208,6 +210,47 @@ def test_code_imports_what_stands_beside_it(tmp_path: Path):
 
     assert sys.path == before
     assert "net" not in sys.modules
+
+
+def test_compiled_code_beside_it_is_not_run(tmp_path: Path):
+    """Such as that in ``__pycache__``, which Python would take without comparing the source."""
+    folder, marker = tmp_path / "code", tmp_path / "marker"
+    write_code(folder, BESIDE.format("own_blocks"))
+    (folder / "own_blocks").mkdir()
+    (folder / "own_blocks" / "__init__.py").write_text("from own_blocks.parts.deep import layers\n")
+    (folder / "own_blocks" / "parts").mkdir()  # a package without a file of its own
+    (folder / "own_blocks" / "parts" / "deep.py").write_text(SIBLING.format(3))
+    hostile = compile(f"open({str(marker)!r}, 'w')", "hostile", "exec")
+    unchecked = b"\1\0\0\0" + bytes(8)  # by a hash of the source, which is not compared
+    compiled = importlib.util.MAGIC_NUMBER + unchecked + marshal.dumps(hostile)
+    for source in folder.rglob("*.py"):
+        cached = Path(importlib.util.cache_from_source(str(source)))
+        cached.parent.mkdir(exist_ok=True)
+        cached.write_bytes(compiled)
+    sources = {*folder.rglob("*.pyc")}
+
+    name = f"{folder / 'net.py'}:build"
+    assert len(load_model(name, model_from=name).classes) == 3
+    assert not marker.exists()
+    assert {*folder.rglob("*.pyc")} == sources
+
+
+@pytest.mark.parametrize("ending", [".pyc", ".so", f".{sys.implementation.cache_tag}.so"])
+def test_only_sources_are_imported(tmp_path: Path, ending: str):
+    write_code(tmp_path, BESIDE.format("own_blocks"))
+    (tmp_path / f"own_blocks{ending}").write_bytes(b"compiled")
+
+    with pytest.raises(ValueError, match="No module named 'own_blocks'"):
+        load_model(f"{tmp_path / 'net.py'}:build", model_from=f"{tmp_path / 'net.py'}:build")
+
+
+def test_folders_without_code_hide_no_package(tmp_path: Path):
+    write_code(tmp_path, f"import colorsys, xml.dom\n{BESIDE.format('own_blocks')}")
+    (tmp_path / "own_blocks.py").write_text(SIBLING.format(3))
+    (tmp_path / "xml").mkdir()
+
+    name = f"{tmp_path / 'net.py'}:build"
+    assert len(load_model(name, model_from=name).classes) == 3
 
 
 def test_loading_uses_no_random_numbers(code: Path, weights: Path):

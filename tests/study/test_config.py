@@ -1,6 +1,7 @@
 """Pools: the paper's models by the paper's own table, and every fault told at once."""
 
 import csv
+import os
 import re
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -691,3 +692,40 @@ def test_a_soup_has_a_name_of_its_own(tmp_path: Path):
     text = SOUP.replace('name = "soup"', 'name = "lab:finetuned"')
     with pytest.raises(ValueError, match="another model has this name: rename it"):
         load_study_config(written(tmp_path, text + 'members = ["zero-shot", "finetuned"]'))
+
+
+def test_a_pipe_or_a_large_file_is_no_pool(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "large.toml").write_text("#" * (2**18 + 1))
+
+    with pytest.raises(ValueError, match=r"pipe\.toml is no regular file but a pipe"):
+        load_study_config(tmp_path / "pipe.toml")
+    with pytest.raises(ValueError, match=r"large\.toml has 262,145 bytes, more than the 262,144"):
+        load_study_config(tmp_path / "large.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" + ".a" * 30_000 + " = 1", "a = {b" + " . 'b'" * 30_000 + "= 1}", "[a" + '."a"' * 30_000],
+)
+def test_a_name_of_many_parts_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+):
+    """Tomllib would take a time that is quadratic in their number."""
+    (tmp_path / "a.toml").write_text(text)
+    monkeypatch.setattr("tomllib.loads", lambda _: pytest.fail("it was parsed"))
+
+    with pytest.raises(ValueError, match=r"not TOML: the name .* has more than 32") as caught:
+        load_study_config(tmp_path / "a.toml")
+    assert len(str(caught.value)) < 400
+
+
+def test_the_problems_that_are_listed_have_a_bound(tmp_path: Path):
+    path = tmp_path / "a.toml"
+    path.write_text("\n".join(f"{'x' * 99}{i}.{'y' * 999} = 1" for i in range(200)))
+
+    with pytest.raises(ValueError, match="has 201 problems") as caught:
+        load_study_config(path)
+
+    assert len(str(caught.value)) < 15_000
+    assert str(caught.value).endswith("\n- 151 more")

@@ -19,6 +19,7 @@ from .cka import cka
 from .console import print_error, print_line, show_warning
 from .er import er
 from .merge import interpolate, prune, soup
+from .rank import estimate, rank
 from .report import demo, report
 from .scan import scan
 from .study import study
@@ -44,6 +45,8 @@ _EXAMPLES = {
     check: "data --fix-list faults.tsv",
     report: "earmark-demo",
     audit: "--paper",
+    estimate: "tuned/model.safetensors --data data --target photos --out estimates",
+    rank: "a.safetensors b.safetensors --data data --target photos --out ranking",
     finetune: "ViT-B-16-quickgelu,openai --data data --out tuned --device cuda",
     train: "RN50 --data data --out rn50 --device cuda",
     interpolate: "ViT-B-16-quickgelu,openai tuned/model.safetensors --alpha 0.5 --out between",

@@ -69,10 +69,12 @@ def print_error(kind: str, message: object) -> None:
     """Print an error or a warning: one line, and one for each item of a list of faults."""
     from rich.markup import escape
 
+    from .._text import shorten_line
+
     color = "red" if kind == "error" else "yellow"
     prefix, screen = f"[bold {color}]{kind}:[/]", console(stderr=True)
     for part in str(message).split("\n- "):
-        line = f"{prefix} {escape(' '.join(part.split()))}"
+        line = f"{prefix} {escape(shorten_line(' '.join(part.split())))}"
         screen.print(line, highlight=False, soft_wrap=True)
         prefix = "-"
 

@@ -63,7 +63,7 @@ def interpolate(
 
     from ..study.merge import interpolate_models
 
-    config = _load_config(out, architecture, weights, model_from, classnames, templates, device)
+    config = load_config(out, architecture, weights, model_from, classnames, templates, device)
     with show_progress() as progress:
         models = interpolate_models(model0, model1, alpha or (0.5,), config, progress=progress)
     if json:
@@ -111,7 +111,7 @@ def soup(
         raise typer.BadParameter("--greedy needs held-out images: --data FOLDER.")
     if data is not None and not greedy:
         raise typer.BadParameter("--data is for --greedy: a uniform soup needs no images.")
-    config = _load_config(
+    config = load_config(
         out,
         architecture,
         weights,
@@ -185,11 +185,12 @@ def prune(
     """Prune a classifier to its strongest directions, and measure the cost.
 
     The model is written as OUT/model.safetensors, which other commands take as a model.
-    With --data, accuracy and effective robustness are shown before and after.
+    With --data, accuracy and effective robustness are shown before and after; on images
+    without labels, the share of predictions that stay the same.
     """
     from ..study.prune import prune_model
 
-    config = _load_config(
+    config = load_config(
         out,
         architecture,
         weights,
@@ -215,7 +216,7 @@ def prune(
     print_line(f"{result.kept} of {result.rank} directions kept, by {order}: {result.path}")
 
 
-def _load_config(
+def load_config(
     out: Path,
     architecture: str | None,
     weights: Literal["ema", "plain"] | None,
@@ -226,6 +227,7 @@ def _load_config(
     batch_size: int | None = None,
     skip_unreadable: bool = False,
 ) -> "LoadConfig":
+    """Return the options to load models with, from those of a command."""
     from ..api import encode_config
     from ..models.own_code import read_model_from
     from ..study.merge import LoadConfig

@@ -86,7 +86,7 @@ def scan(
     pruning need labels; effective robustness needs ImageNet's five shifts; concepts need a
     concept set. Activations are cached in OUT, so an interrupted or repeated run reuses them.
     """
-    settings: dict[str, Any] = {**locals(), "shifts": _parse_shifts(shift or ())}
+    settings: dict[str, Any] = {**locals(), "shifts": parse_shifts(shift or ())}
     for name in ("shift", "json", "_keep"):  # all others are arguments of the library's scan
         del settings[name]
     from ..api import scan as run_scan
@@ -103,7 +103,8 @@ def scan(
     print_line(f"Report: {page}")
 
 
-def _parse_shifts(texts: Sequence[str]) -> dict[str, Path]:
+def parse_shifts(texts: Sequence[str]) -> dict[str, Path]:
+    """Return the folders of ``NAME=FOLDER`` options by name."""
     folders: dict[str, Path] = {}
     for text in texts:
         name, _, folder = text.partition("=")

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from .._io import parse_json
-from .files import is_hidden, parse_table, quote, read_text
+from .._text import quote
+from .files import is_hidden, parse_table, read_text
 from .registry import DATASETS, PAPER_SHIFTS, DatasetInfo, dataset_variants
 
 _LABELS = ("model", "pretraining", "category")

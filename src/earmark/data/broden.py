@@ -19,7 +19,8 @@ from jaxtyping import Int64
 from PIL import Image
 
 from .._io import MAX_TEXT_BYTES, check_regular_file
-from .files import pluralize, quote
+from .._text import quote
+from .files import pluralize
 from .image_folder import list_files, list_folders, walk_files, warn_about_unread_files
 from .image_set import ImageSet, decode
 from .registry import BRODEN_FOLDERS

@@ -1,6 +1,7 @@
 """Decoding of images of bounded size, and their conversion to upright 8-bit RGB."""
 
 import os
+import re
 import struct
 import zlib
 from functools import cache
@@ -16,6 +17,10 @@ PIXEL_LIMIT_VARIABLE = "EARMARK_MAX_IMAGE_PIXELS"
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
 """Pillow's names of the formats that are read. Others, such as EPS, would start a program."""
 
+RESIZED_SIDE = 1_024
+"""Shorter side in pixels at which an image must still be within the limit, for any model."""
+
+_MAX_SCANS = 100  # of a progressive JPEG; each is decoded over all of its pixels
 _DEFAULT_PIXEL_LIMIT = 2**30 // 12  # above it Pillow warns: a quarter of 1 GiB as RGB
 
 # by EXIF's number
@@ -34,6 +39,8 @@ _WHITE_LEVELS = {
     "I": (65_535.0, 2.0**31 - 1),
     "F": (1.0, 255.0, 65_535.0),
 }
+# of a JPEG, without those of restarts within a scan
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 _MODES_VIA_RGBA = {"P", "PA", "RGBa", "La"}
 # raised by Pillow on truncated or corrupted files
 DECODE_ERRORS = (
@@ -75,8 +82,34 @@ def open_image(content: bytes, max_pixels: int) -> Image.Image:
                 f"its {opened.width:,} x {opened.height:,} pixels exceed the limit of "
                 f"{max_pixels:,} pixels"
             )
+        if opened.format in {"JPEG", "MPO"} and _has_many_scans(content):
+            raise SyntaxError(f"it has more than {_MAX_SCANS} scans, as no program writes them")
         opened.load()
         return opened
+
+
+def check_resized_size(size: tuple[int, int], side: int) -> None:
+    """Check the size of an image once its shorter side has so many pixels, before it is made."""
+    limit = max(max_image_pixels(), _DEFAULT_PIXEL_LIMIT)  # a lower one is for files alone
+    n_pixels = side * max(side, side * max(size) // max(min(size), 1))
+    if n_pixels > limit:
+        raise Image.DecompressionBombError(
+            f"its {size[0]:,} x {size[1]:,} pixels would be {n_pixels:,} with a shorter side of "
+            f"{side:,}, over the limit of {limit:,}"
+        )
+
+
+def _has_many_scans(content: bytes) -> bool:
+    """Return whether a JPEG, up to its end, has more scans than are decoded."""
+    scans, place = 0, 2
+    while scans <= _MAX_SCANS:
+        marker = _MARKER.search(content, place)
+        if marker is None or marker[0] == b"\xff\xd9":  # the end
+            return False
+        scans += marker[0] == b"\xff\xda"
+        # a segment's length follows its marker; coded pixels after that hold no marker
+        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
+    return True
 
 
 @cache

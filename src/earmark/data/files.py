@@ -12,7 +12,6 @@ SYSTEM_NAMES = frozenset({
 """Names that file systems and archivers add by themselves."""
 
 _DELIMITERS = (",", ";", "\t")
-_MAX_QUOTED = 80  # characters of a value in an error
 
 
 def is_hidden(name: str) -> bool:
@@ -52,15 +51,6 @@ def parse_table(text: str, source: object) -> list[tuple[int, list[str]]]:
         raise ValueError(
             f"{source} line {lines.line_num} is malformed: {error}: correct it."
         ) from error
-
-
-def quote(text: str) -> str:
-    """Return a text in quotes for an error, cut off where it is long.
-
-    >>> quote("cat"), len(quote("cat" * 1000))
-    ("'cat'", 82)
-    """
-    return repr(text if len(text) <= _MAX_QUOTED else f"{text[: _MAX_QUOTED - 3]}...")
 
 
 def pluralize(number: int, noun: str) -> str:

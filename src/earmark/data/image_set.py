@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,6 +16,8 @@ from .._text import replace_control_characters
 from .decode import (
     DECODE_ERRORS,
     PIXEL_LIMIT_VARIABLE,
+    RESIZED_SIDE,
+    check_resized_size,
     max_image_pixels,
     open_image,
     to_upright_rgb,
@@ -24,6 +26,7 @@ from .decode import (
 MAX_IMAGE_BYTES = 2**30
 """Number of bytes above which a file is not read as an image."""
 
+_Decoded = TypeVar("_Decoded")
 _DECODER_VERSION = 2  # raise it when the same file gives other pixels
 
 
@@ -81,7 +84,9 @@ class ImageSet:
         path, max_pixels = self.path(index), max_image_pixels()
         content = _read_content(path, lambda: self._read(index))
         image = _run_decoder(path, lambda: to_upright_rgb(open_image(content, max_pixels)))
-        return _crop_border(image, self.border, path)
+        image = _crop_border(image, self.border, path)
+        check_resized(path, image)
+        return image
 
     def exclude(self, indices: Iterable[int]) -> "ImageSet":
         """Return the set without some of its images, in the same order."""
@@ -168,6 +173,11 @@ def decode(path: Path) -> Image.Image:
     return _run_decoder(path, lambda: open_image(content, max_pixels))
 
 
+def check_resized(path: Path, image: Image.Image, side: int = RESIZED_SIDE) -> None:
+    """Raise `UnreadableImage` if an image is too large once its shorter side is so long."""
+    _run_decoder(path, lambda: check_resized_size(image.size, side))
+
+
 def _read_content(path: Path, read: Callable[[], bytes]) -> bytes:
     try:
         return read()
@@ -179,7 +189,7 @@ def _read_content(path: Path, read: Callable[[], bytes]) -> bytes:
         raise UnreadableImage(str(error)) from error
 
 
-def _run_decoder(path: Path, decoder: Callable[[], Image.Image]) -> Image.Image:
+def _run_decoder(path: Path, decoder: Callable[[], _Decoded]) -> _Decoded:
     try:
         return decoder()
     except UnidentifiedImageError as error:

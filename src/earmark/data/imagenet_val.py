@@ -9,7 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from .._io import check_regular_file, parse_json
-from .files import parse_table, quote, read_text
+from .._text import quote
+from .files import parse_table, read_text
 from .image_folder import find_closest_class, list_images
 from .image_set import ImageSet
 from .registry import imagenet_wnids

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .image_set import ImageSet, UnreadableImage
+from .image_set import ImageSet, UnreadableImage, check_resized
 
 _MAX_WORKERS = 8  # enough to keep a large device busy; more only take memory
 
@@ -89,7 +89,9 @@ def _load_with_workers(
         worker_init_fn=_die_with_parent,
     )
     with _worker_errors():
-        yield from loader
+        with _safe_import_path():  # of workers that are spawned
+            loaded = iter(loader)
+        yield from loaded
 
 
 def _is_picklable(transform: Callable[[Image.Image], Tensor]) -> bool:
@@ -103,7 +105,6 @@ def _is_picklable(transform: Callable[[Image.Image], Tensor]) -> bool:
 def _start_method() -> BaseContext:
     """Never fork this process: it has threads, whose locks would stay locked in a fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        os.environ["PYTHONSAFEPATH"] = "1"  # for the workers, which start later
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, not per worker
@@ -173,6 +174,8 @@ class _BatchReader:
         for row, index in enumerate(indices):
             try:
                 image = self.images.open(index)
+                if isinstance(side := getattr(self.transform, "resize", None), int):
+                    check_resized(self.images.path(index), image, side)
             except (UnreadableImage, FileNotFoundError) as error:  # a dangling link
                 reason = error.strerror if isinstance(error, OSError) else None
                 batch.unreadable[index] = reason or str(error)

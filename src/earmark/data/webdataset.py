@@ -6,16 +6,23 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from .._io import check_regular_file
-from .files import is_hidden, pluralize, quote, read_text
+from .._text import quote
+from .files import is_hidden, pluralize, read_text
 from .image_folder import IMAGE_EXTENSIONS
 from .image_set import MAX_IMAGE_BYTES, ImageSet, UnreadableImage, file_stamp
 from .registry import DatasetInfo, objectnet_labels
 
 _MAX_LABEL_BYTES = 100
+_MAX_HEADER_BYTES = 2**14  # of the names and attributes that stand before a member
+_HEADER_TYPES = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
 # raised by tarfile on damaged files; the last two by sizes that no file has
 _TAR_ERRORS = (
     tarfile.TarError,
@@ -160,6 +167,17 @@ def _check_shard_count(shards: list[Path]) -> None:
         )
 
 
+class _BoundedMember(tarfile.TarInfo):
+    """A member of a tar file whose name and other attributes have a bounded size."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:  # which tarfile lets one override
+        if self.type in _HEADER_TYPES and self.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(
+                f"a header of {self.size:,} bytes, more than the {_MAX_HEADER_BYTES:,} of any"
+            )
+        return cast("Any", super())._proc_member(archive)
+
+
 @dataclass(frozen=True)
 class _ShardContent:
     """Members of one tar file by their keys: images, and the texts of their labels."""
@@ -172,7 +190,7 @@ def _read_shard(path: Path) -> _ShardContent:
     content = _ShardContent()
     check_regular_file(path)
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(path, "r:", tarinfo=_BoundedMember) as tar:
             for member in filter(tarfile.TarInfo.isreg, _iter_members(tar)):
                 key, extension = _split_member_name(member.name)
                 if any(map(is_hidden, member.name.split("/"))):

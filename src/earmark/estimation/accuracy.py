@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from .._inputs import ActivationsLike, require_reiterable
@@ -17,6 +18,7 @@ from .formulas import (
     FORMULAS,
     Formula,
     RawEstimate,
+    ShiftPair,
     fitted_formula,
     label_shift,
     line_formula,
@@ -140,7 +142,7 @@ def estimate_accuracy(  # noqa: PLR0913
     source = read_labeled_logits(id_logits, id_labels, "id")
     target = ScoredLogits(require_reiterable(target_logits))
     shifts = {
-        name: read_labeled_logits(logits, labels, name)
+        name: (source, read_labeled_logits(logits, labels, name))
         for name, (logits, labels) in (labeled_shifts or {}).items()
     }
     return estimate_from_scores(
@@ -153,18 +155,21 @@ def estimate_from_scores(
     target: ScoredLogits,
     *,
     method: Method,
-    labeled_shifts: Mapping[str, ScoredLogits] | None = None,
+    labeled_shifts: Mapping[str, ShiftPair] | None = None,
     baseline: Baseline | None = None,
     level: float = 0.95,
 ) -> AccuracyEstimate:
     """Estimate the accuracy as `estimate_accuracy` does, from sets that several methods share."""
+    # Each labeled shift comes with the ID images of its own classes.
     shifts = labeled_shifts or {}
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}: use one of {', '.join(METHODS)}.")
     if not 0 < level < 1:
         raise ValueError(f"The level lies between 0 and 1, got {level}: .95 is usual.")
-    _check_classes(source, {"target": target, **shifts})
-    formula = _choose_formula(method, source, shifts, baseline, level)
+    _check_classes(source, target, "target")
+    for name, (own_source, images) in shifts.items():
+        _check_classes(own_source, images, name)
+    formula = _choose_formula(method, shifts, baseline, level)
     raw = formula(source, target)
     value = min(max(raw.value, 0.0), 1.0) if np.isfinite(raw.value) else float("nan")
     interval, notes, refusal = (value, value), [raw.note], raw.refusal
@@ -172,11 +177,9 @@ def estimate_from_scores(
         interval = _add_sampling_noise(raw, value, raw.n or len(target), level)
         if value != raw.value:
             notes.append(f"clipped from {raw.value:.3f}")
-        if method not in {"line", "label-shift"}:
-            errors = _shift_errors(method, formula, source, shifts)
-            widened = widen_by_shifts(value, interval, errors, level)
-            interval, refusal = widened.interval, refusal or widened.refusal
-            notes.append(widened.note)
+        widened = widen_by_shifts(value, interval, _shift_errors(method, formula, shifts), level)
+        interval, refusal = widened.interval, refusal or widened.refusal
+        notes.append(widened.note)
     if method != "label-shift":
         interval, note = _include_label_shift(interval, source, target, level)
         notes.append(note)
@@ -186,35 +189,30 @@ def estimate_from_scores(
     return AccuracyEstimate(value, low, high, method, len(target), note, refusal)
 
 
-def _check_classes(source: ScoredLogits, others: Mapping[str, ScoredLogits]) -> None:
-    for name, images in others.items():
-        if images.scores().classes != source.scores().classes:
-            raise ValueError(
-                f"The {name} logits have {images.scores().classes} classes, the ID logits "
-                f"{source.scores().classes}: give the same ones."
-            )
+def _check_classes(source: ScoredLogits, images: ScoredLogits, name: str) -> None:
+    if images.scores().classes != source.scores().classes:
+        raise ValueError(
+            f"The {name} logits have {images.scores().classes} classes, the ID logits "
+            f"{source.scores().classes}: give the same ones."
+        )
 
 
 def _choose_formula(
-    method: Method,
-    source: ScoredLogits,
-    shifts: Mapping[str, ScoredLogits],
-    baseline: Baseline | None,
-    level: float,
+    method: Method, shifts: Mapping[str, ShiftPair], baseline: Baseline | None, level: float
 ) -> Formula:
     if method == "line":
         return partial(line_formula, baseline=baseline, level=level)
     if method in FITTED_METHODS:
-        return fitted_formula(method, source, shifts)
+        return fitted_formula(method, shifts)
     return partial(FORMULAS[method], z=float(ndtri((1 + level) / 2)))
 
 
 def _shift_errors(
-    method: str, formula: Formula, source: ScoredLogits, shifts: Mapping[str, ScoredLogits]
+    method: str, formula: Formula, shifts: Mapping[str, ShiftPair]
 ) -> list[LabeledShift]:
     """Return estimate and truth of each labeled shift, each estimated without its labels."""
     results: list[LabeledShift] = []
-    for name, images in shifts.items():
+    for name, (source, images) in shifts.items():
         if method in FITTED_METHODS and len(shifts) <= MIN_SHIFTS:
             break  # too few are left for a fit
         estimate = min(max(formula(source, images).value, 0.0), 1.0)
@@ -260,8 +258,25 @@ def _target_notes(source: ScoredLogits, target: ScoredLogits) -> list[str]:
             f"{far:.0%} of the target images have a maximum logit that only {FAR_SHARE:.0%} of "
             "the ID images fall below: they may belong to none of the classes"
         )
-    if len(target) > 1 and len(np.unique(target.scores().predictions)) == 1:
-        notes.append("all target images are predicted as one class")
+    seen = target.scores().predictions
+    usual = _effective_classes(_sample_predictions(source, len(seen)))
+    if (found := _effective_classes(seen)) < usual / 2:
+        notes.append(
+            f"the target's predictions are of few classes, in effect {found:.0f} where {usual:.0f} "
+            "are usual: a method other than label-shift expects classes as frequent as the ID's"
+        )
     if len(target) < 30:
         notes.append(f"only {len(target)} target images")
     return notes
+
+
+def _sample_predictions(source: ScoredLogits, n: int) -> NDArray[np.int64]:
+    """Return the predictions of as many ID images, chosen at random."""
+    predictions = source.scores().predictions
+    return np.random.default_rng(0).permutation(predictions)[:n]
+
+
+def _effective_classes(predictions: NDArray[np.int64]) -> float:
+    """Return the exponential of the entropy of the predicted classes."""
+    shares = np.unique(predictions, return_counts=True)[1] / len(predictions)
+    return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -11,7 +11,7 @@ References:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -40,6 +40,10 @@ class RawEstimate:
     refusal: str = ""
     note: str = ""
     n: int | None = None  # target images that were used, if not all
+    # What each image adds to the value, up to a constant and times the number of images; empty
+    # for methods that are no mean over images.
+    id_influence: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    target_influence: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def line_formula(
@@ -60,37 +64,46 @@ def line_formula(
 
 
 def _confidence(source: ScoredLogits, target: ScoredLogits, *, z: float) -> RawEstimate:
-    del source, z
-    value = float(target.scores().confidence.mean())
-    return RawEstimate(value, value, value)
+    confidence = target.scores().confidence
+    return _mean(confidence, np.zeros(len(source)), z)
 
 
 def _doc(source: ScoredLogits, target: ScoredLogits, *, z: float) -> RawEstimate:
     excess = source.is_correct - source.scores().confidence
-    value = float(target.scores().confidence.mean() + excess.mean())
-    return _around(value, excess, z)
+    return _mean(target.scores().confidence, excess, z)
 
 
 def _confidence_calibrated(source: ScoredLogits, target: ScoredLogits, *, z: float) -> RawEstimate:
     scores = target.scores(source.temperature.value)
     noise = scores.confidence_slope.mean() * source.temperature.influence
-    return _around(float(scores.confidence.mean()), noise, z, source.temperature)
+    return _mean(scores.confidence, noise, z, source.temperature)
 
 
 def _doc_calibrated(source: ScoredLogits, target: ScoredLogits, *, z: float) -> RawEstimate:
     calibrated, scores = (s.scores(source.temperature.value) for s in (source, target))
     excess = source.is_correct - calibrated.confidence
     slope = scores.confidence_slope.mean() - calibrated.confidence_slope.mean()
-    value = float(scores.confidence.mean() + excess.mean())
-    return _around(value, excess + slope * source.temperature.influence, z, source.temperature)
+    influence = excess + slope * source.temperature.influence
+    return _mean(scores.confidence, influence, z, source.temperature)
 
 
-def _around(
-    value: float, influence: NDArray[np.float64], z: float, temperature: Temperature | None = None
+def _mean(
+    confidence: NDArray[np.float64],
+    influence: NDArray[np.float64],
+    z: float,
+    temperature: Temperature | None = None,
 ) -> RawEstimate:
-    """Return a value with the normal interval of the mean of what each ID image adds to it."""
+    """Return the mean confidence plus the mean of what each ID image adds to it."""
+    value = float(confidence.mean() + influence.mean())
     reach = z * float(influence.std()) / len(influence) ** 0.5
-    return RawEstimate(value, value - reach, value + reach, _calibration_refusal(temperature))
+    return RawEstimate(
+        value,
+        value - reach,
+        value + reach,
+        _calibration_refusal(temperature),
+        id_influence=influence,
+        target_influence=confidence,
+    )
 
 
 def _calibration_refusal(temperature: Temperature | None) -> str:
@@ -115,10 +128,19 @@ def _threshold(
 
     # The rank of the threshold among the ID scores is off by what the images below it and
     # the wrong images differ by.
-    below = id_scores < ordered[min(errors, n - 1)]
-    reach = int(np.ceil(z * n**0.5 * float(np.std(below * 1.0 - ~source.is_correct))))
+    threshold = ordered[min(errors, n - 1)]
+    excess = (id_scores < threshold) * 1.0 - ~source.is_correct
+    reach = int(np.ceil(z * n**0.5 * float(excess.std())))
     low, high = share_above(errors + reach), share_above(errors - reach)
-    return RawEstimate(share_above(errors), low, high, _calibration_refusal(temperature))
+    slope = (high - low) * n / (2 * reach) if reach else 0.0
+    return RawEstimate(
+        share_above(errors),
+        low,
+        high,
+        _calibration_refusal(temperature),
+        id_influence=slope * excess,
+        target_influence=(target_scores >= threshold) * 1.0,
+    )
 
 
 def _atc(source: ScoredLogits, target: ScoredLogits, *, z: float) -> RawEstimate:
@@ -187,27 +209,32 @@ def _score(method: str, source: ScoredLogits, images: ScoredLogits) -> float:
     return nuclear_norm(images.logits)
 
 
-def fitted_formula(
-    method: str, source: ScoredLogits, shifts: Mapping[str, ScoredLogits]
-) -> Formula:
+ShiftPair: TypeAlias = tuple[ScoredLogits, ScoredLogits]
+"""Logits of the ID images and of a labeled shift, for the classes of that shift."""
+
+
+def fitted_formula(method: str, shifts: Mapping[str, ShiftPair]) -> Formula:
     """Return a formula that is fitted over labeled shifts."""
     if len(shifts) < MIN_SHIFTS:
         raise ValueError(
             f"The method {method!r} is fitted over labeled shifts: give labeled_shifts= with "
             f"{MIN_SHIFTS} or more, got {len(shifts)}."
         )
-    scores = {id(images): _score(method, source, images) for images in shifts.values()}
-    offset = source.accuracy if method == "doc-regressed" else 0.0
+    scores = {id(images): _score(method, source, images) for source, images in shifts.values()}
+    is_drop = method == "doc-regressed"
+    values = {
+        id(images): images.accuracy - (source.accuracy if is_drop else 0.0)
+        for source, images in shifts.values()
+    }
 
-    def formula(_source: ScoredLogits, images: ScoredLogits) -> RawEstimate:
+    def formula(source: ScoredLogits, images: ScoredLogits) -> RawEstimate:
         # A labeled shift is predicted from the others.
-        others = [s for s in shifts.values() if s is not images]
+        others = [key for key in scores if key != id(images)]
         fit = fit_over_shifts(
-            np.array([scores[id(s)] for s in others]),
-            np.array([s.accuracy - offset for s in others]),
+            np.array([scores[key] for key in others]), np.array([values[key] for key in others])
         )
         score = scores[id(images)] if id(images) in scores else _score(method, source, images)
-        value = offset + fit.predict(score)
+        value = fit.predict(score) + (source.accuracy if is_drop else 0.0)
         return RawEstimate(value, value, value, fit.refuse(score))
 
     return formula

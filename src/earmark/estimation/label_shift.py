@@ -30,7 +30,7 @@ class LabelShift:
         weights: Frequency of each class over its ID frequency; NaN for classes without ID
             images.
         explains_target: Whether predicted classes differ in frequency from the ID images,
-            and reweighting the classes explains the target's confidences.
+            and reweighting the classes explains the target's confidences and logits.
         refusal: Why the correction is not to be believed, or empty.
     """
 
@@ -66,8 +66,12 @@ def correct_label_shift(
     influence = weights[labels] * ((predicted == labels) - dual[predicted])
     error = float(influence.std()) / n**0.5
     value = float(np.clip(diagonal @ weights, 0.0, 1.0))
-    explains = _is_marginal_shifted(predicted, seen) and _explains_scores(
-        source.confidence, weights[labels], target.confidence
+    explains = _is_marginal_shifted(predicted, seen) and all(
+        _explains_scores(ours, weights[labels], theirs)
+        for ours, theirs in (
+            (source.confidence, target.confidence),
+            (source.max_logit, target.max_logit),
+        )
     )
     return LabelShift(value, error, weights, explains, "")
 

@@ -11,6 +11,7 @@ References:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -18,7 +19,17 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._inputs import TILE_SIZE, ActivationsLike, as_batches, as_float64, require_reiterable
+from .._inputs import (
+    TILE_SIZE,
+    ActivationsLike,
+    Array,
+    as_batches,
+    as_float64,
+    as_kernel_rows,
+    require_reiterable,
+)
+from .._kernels.logit_scores import score_rows
+from .._kernels.threads import Threads
 
 MANO_CRITERION = 5.0
 """Mean cross-entropy against uniform, in nats, up to which MaNo takes the Taylor series."""
@@ -59,7 +70,19 @@ def iter_logit_tiles(logits: ActivationsLike) -> Iterator[Float64[Tensor, "image
         ValueError: If a batch is not (image, class) with two classes or more, batches differ
             in their classes, a value is not finite, or there is no image.
     """
-    first, classes = 0, None
+    first = 0
+    for chunk in _iter_tiles(logits):
+        tile = as_float64(chunk)
+        finite = tile.isfinite().all(dim=1)
+        if not finite.all():
+            _refuse_image(first + int(finite.int().argmin()))
+        yield tile
+        first += len(tile)
+
+
+def _iter_tiles(logits: ActivationsLike) -> Iterator[Array]:
+    """Yield tiles of at most `TILE_SIZE` images after checking their shapes."""
+    images, classes = 0, None
     for batch in as_batches(logits):
         shape = tuple(getattr(batch, "shape", ()))
         if len(shape) != 2 or shape[1] < 2:
@@ -70,38 +93,35 @@ def iter_logit_tiles(logits: ActivationsLike) -> Iterator[Float64[Tensor, "image
             raise ValueError(f"Logits have {shape[1]} classes after batches of {classes}.")
         classes = shape[1]
         for start in range(0, shape[0], TILE_SIZE):
-            tile = as_float64(batch[start : start + TILE_SIZE])
-            finite = tile.isfinite().all(dim=1)
-            if not finite.all():
-                image = first + start + int(finite.int().argmin())
-                raise ValueError(
-                    f"Image {image} has NaN or infinite logits: leave out masked classes, "
-                    "or compute its logits again."
-                )
-            yield tile
-        first += shape[0]
-    if not first:
+            yield batch[start : start + TILE_SIZE]
+        images += shape[0]
+    if not images:
         raise ValueError("Logits of at least one image are needed, got none.")
+
+
+def _refuse_image(image: int) -> NoReturn:
+    raise ValueError(
+        f"Image {image} has NaN or infinite logits: leave out masked classes, or compute its "
+        "logits again."
+    )
 
 
 def score_logits(logits: ActivationsLike, *, temperature: float = 1.0) -> LogitScores:
     """Score each image in one pass, with the softmax of ``logits / temperature``."""
-    columns: list[tuple[Tensor, ...]] = []
-    classes = 0
-    for tile in iter_logit_tiles(logits):
-        classes = tile.shape[1]
-        # numpy's argmax is the first of equal logits; torch's is any of them.
-        best = torch.from_numpy(tile.cpu().numpy().argmax(axis=1))
-        highest = tile.amax(dim=1)
-        shifted = (tile - highest[:, None]) / temperature
-        weights = shifted.exp()
-        total = weights.sum(dim=1)
-        entropy = torch.linalg.vecdot(weights, shifted) / total - total.log()
-        columns.append((best, 1 / total, entropy.clamp(max=0), highest))
-    predictions, confidence, negative_entropy, max_logit = (
-        torch.cat(column).cpu().numpy() for column in zip(*columns, strict=True)
+    parts: list[NDArray[np.float64]] = []
+    first, classes = 0, 0
+    with Threads() as threads:
+        for tile in _iter_tiles(logits):
+            classes = tile.shape[1]
+            scores = score_rows(as_kernel_rows(tile), 1 / temperature, threads)
+            if scores[:, 0].min() < 0:
+                _refuse_image(first + int(scores[:, 0].argmin()))
+            parts.append(scores)
+            first += len(scores)
+    predictions, confidence, negative_entropy, max_logit = np.concatenate(parts).T
+    return LogitScores(
+        predictions.astype(np.int64), confidence, negative_entropy, max_logit, classes
     )
-    return LogitScores(predictions, confidence, negative_entropy, max_logit, classes)
 
 
 def nuclear_norm(logits: ActivationsLike) -> float:

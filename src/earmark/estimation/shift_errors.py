@@ -18,6 +18,9 @@ MIN_SHIFTS = 3
 _MARGIN = 0.5
 """Part of the range of the labeled shifts by which a new shift may lie outside of it."""
 
+_SMALL = 0.05
+"""Accuracy, a fraction, by which it may lie outside in any case."""
+
 
 @dataclass(frozen=True)
 class LabeledShift:
@@ -36,6 +39,7 @@ class ShiftFit:
     slope: float
     intercept: float
     score_range: tuple[float, float]
+    value_range: tuple[float, float]
 
     def predict(self, score: float) -> float:
         """Predict at a score."""
@@ -43,6 +47,9 @@ class ShiftFit:
 
     def refuse(self, score: float) -> str:
         """Return why a score lies too far outside of the labeled shifts', or nothing."""
+        low, high = self.value_range
+        if low - _SMALL <= self.predict(score) <= high + _SMALL:
+            return ""
         return _refuse_outside(score, self.score_range, "its score")
 
 
@@ -52,7 +59,8 @@ def fit_over_shifts(scores: NDArray[np.float64], values: NDArray[np.float64]) ->
     spread = float(centered @ centered)
     slope = float(centered @ values) / spread if spread > 0 else 0.0
     intercept = float(values.mean() - slope * scores.mean())
-    return ShiftFit(slope, intercept, (float(scores.min()), float(scores.max())))
+    ranges = ((float(v.min()), float(v.max())) for v in (scores, values))
+    return ShiftFit(slope, intercept, *ranges)
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,8 @@ def widen_by_shifts(
     above = np.hypot(high - middle, noise[1] - value)
     interval = max(middle - float(below), 0.0), min(middle + float(above), 1.0)
     estimates = [s.estimate for s in shifts]
-    refusal = _refuse_outside(value, (min(estimates), max(estimates)), "the estimate")
+    ends = min(estimates), max(estimates)
+    refusal = _refuse_outside(value, ends, "the estimate", smallest=_SMALL)
     return WidenedInterval(interval, note, refusal)
 
 
@@ -101,9 +110,11 @@ def _shrunk_logit(share: float, n: int) -> float:
     return float(logit((share * n + 0.5) / (n + 1)))
 
 
-def _refuse_outside(value: float, ends: tuple[float, float], name: str) -> str:
+def _refuse_outside(
+    value: float, ends: tuple[float, float], name: str, *, smallest: float = 0.0
+) -> str:
     low, high = ends
-    margin = _MARGIN * (high - low)
+    margin = max(_MARGIN * (high - low), smallest)
     if low - margin <= value <= high + margin:
         return ""
     return f"{name}, {value:.3f}, lies far outside of the labeled shifts' {low:.3f} to {high:.3f}"

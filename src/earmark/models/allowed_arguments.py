@@ -9,14 +9,26 @@ ends being built.
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
+
+from .._text import quote
 
 Depth = Annotated[int, Ge(0), Le(512)]
 Width = Annotated[int, Ge(0), Le(65_536)]
+PositiveWidth = Annotated[int, Ge(1), Le(65_536)]
 Pixels = Annotated[int, Ge(1), Le(4_096)]
 Vocabulary = Annotated[int, Ge(-1), Le(4_000_000)]
 Rows = Annotated[int, Ge(0), Le(1_000_000)]  # of a head
 Number = Annotated[float, Ge(-1e6), Le(1e6)]
+Factor = Annotated[float, Ge(0), Le(16)]  # of widths or depths
 _Triple = Annotated[list[Number], Field(min_length=3, max_length=3)]  # red, green, blue
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(max_length=1_000)]  # shown at most; never opened
@@ -24,7 +36,16 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_l
 OWN_FILE_NAME = r"^[\w .()+-]+\.py$"
 ModulePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.,+]*$", max_length=256)]
 
-Depths = Depth | Annotated[list[Depth], Field(max_length=64)]
+_MAX_LAYERS, _LAYERS = 1_024, "layers"
+
+
+def _check_layers(values: list[int]) -> list[int]:
+    if sum(values) > _MAX_LAYERS:
+        raise PydanticCustomError(_LAYERS, "must be at most 1,024 layers together")
+    return values
+
+
+Depths = Depth | Annotated[list[Depth], Field(max_length=64), AfterValidator(_check_layers)]
 Sides = Pixels | Annotated[list[Pixels], Field(max_length=3)]
 _Values = Width | Number | bool | Word | None
 _Row = Annotated[list[_Values], Field(max_length=512)]
@@ -63,19 +84,22 @@ def is_allowed(values: object, allowed: type[BaseModel]) -> bool:
 def _describe_refusal(error: ValidationError) -> str:
     problems = error.errors(include_url=False, include_context=False)
     unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
-    problem = unknown[0] if unknown else max(problems, key=lambda one: len(one["loc"]))
+    problem = unknown[0] if unknown else max(problems, key=_precision)
     key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(_UNION_MARKS))
     if problem["type"] == "extra_forbidden":
         return (
-            f"has the key {key!r}, which earmark passes to no library: remove it if the model "
+            f"has the key {quote(key)}, which earmark passes to no library: remove it if the model "
             "does not need it"
         )
     if problem["type"] == "missing":
-        return f"lacks {key!r}"
-    value, reason = repr(problem["input"]), problem["msg"]
-    shown = value if len(value) <= 60 else f"{value[:56]} ..."
-    where = f" for {key!r}" if key else ""
+        return f"lacks {quote(key)}"
+    shown, reason = quote(problem["input"]), problem["msg"]
+    where = f" for {quote(key)}" if key else ""
     return f"has {shown}{where}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _precision(problem: Any) -> tuple[int, bool]:
+    return len(problem["loc"]), problem["type"] == _LAYERS
 
 
 # pydantic names the member of a union that failed within the path of a value.
@@ -85,7 +109,7 @@ _UNION_MARKS = ("constrained-", "list[", "dict[", "function-", "bool", "int", "f
 class _Tower(ClosedList):
     """Arguments that both towers of open_clip take."""
 
-    mlp_ratio: Number = 4.0
+    mlp_ratio: Factor = 4.0
     ls_init_value: Number | None = None
     final_ln_after_pool: bool = False
     output_tokens: bool = False
@@ -104,8 +128,8 @@ class OpenClipVision(_Tower):
     """Arguments of open_clip's ``CLIPVisionCfg``."""
 
     layers: Depths = 12
-    width: Width = 768
-    head_width: Width = 64
+    width: PositiveWidth = 768
+    head_width: PositiveWidth = 64
     patch_size: Sides | None = 16
     image_size: Sides = 224
     patch_dropout: Number = 0.0
@@ -140,7 +164,7 @@ class OpenClipText(_Tower):
     hf_tokenizer_name: Text | None = None  # never opened: the model's own place is
     tokenizer_mode: Word | None = None
     tokenizer_kwargs: TokenizerOptions | None = None
-    width: Width = 512
+    width: PositiveWidth = 512
     heads: Depth = 8
     layers: Depth = 12
     embed_cls: bool = False
@@ -163,7 +187,7 @@ class OpenClipDecoder(OpenClipText):
 class OpenClipArchitecture(ClosedList):
     """Arguments that a saved classifier gives to open_clip's ``CLIP``."""
 
-    embed_dim: Width
+    embed_dim: PositiveWidth
     quick_gelu: bool = False
     vision_cfg: OpenClipVision
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, create_model
 from .allowed_arguments import (
     ClosedList,
     Depths,
+    Factor,
     Labels,
     ModelName,
     ModulePath,
@@ -68,12 +69,16 @@ _HF_ARRAYS = (
 _HF_NUMBERS = (
     "aspp_dropout_prob attention_dropout attention_probs_dropout_prob attn_dropout "
     "auxiliary_loss_weight batch_norm_eps batch_norm_momentum classifier_dropout_prob "
-    "depth_coefficient depth_multiplier drop_connect_rate drop_conv_encoder_rate "
-    "drop_mlp_rate dropout dropout_rate embed_dim_multiplier ffn_dropout hidden_dropout "
+    "drop_connect_rate drop_conv_encoder_rate "
+    "drop_mlp_rate dropout dropout_rate ffn_dropout hidden_dropout "
     "hidden_dropout_prob initializer_factor initializer_range layer_norm_eps layer_norm_init "
     "layer_scale_init_value layerscale_value logit_scale_init_value mask_ratio scale "
-    "semantic_loss_ignore_index squeeze_expansion_ratio width_coefficient width_multiplier "
+    "semantic_loss_ignore_index "
     "semantic_loss_weight mlp_dropout_rate"
+)
+_HF_FACTORS = (
+    "depth_coefficient depth_multiplier embed_dim_multiplier squeeze_expansion_ratio "
+    "width_coefficient width_multiplier"
 )
 _HF_FLAGS = (
     "add_fpn apply_layernorm auxiliary_concat_input downsample_in_bottleneck "
@@ -113,6 +118,7 @@ def hf_config_list() -> type[BaseModel]:
         (_HF_DEPTHS, Depths),
         (_HF_ARRAYS, Values),
         (_HF_NUMBERS, Number),
+        (_HF_FACTORS, Factor),
         (_HF_FLAGS, bool),
         (_HF_WORDS, Word),
         (_HF_IGNORED, Values),

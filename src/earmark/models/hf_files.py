@@ -8,6 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from .._io import check_regular_file, read_json
+from .._text import quote
 from .allowed_arguments import check_arguments
 from .hf_arguments import (
     HF_MODEL_TYPES,
@@ -16,6 +17,7 @@ from .hf_arguments import (
     TokenizerConfig,
     hf_config_list,
 )
+from .hf_tokenizer import check_tokenizer_json
 
 VOCABULARY_FILES = (
     "tokenizer.json",
@@ -77,6 +79,8 @@ def check_model_files(folder: Path) -> None:
     for file in _CLOSED_LISTS:
         if (folder / file).exists():
             _check_config(folder / file)
+    if (tokenizer := folder / "tokenizer.json").exists():
+        check_tokenizer_json(tokenizer)
     for file in _INDEX_FILES:
         if (folder / file).exists():
             _check_index(folder / file, read_json(folder / file))
@@ -88,9 +92,9 @@ def check_no_adapter(folder: Path) -> None:
         settings = read_json(path)
         base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
         raise ValueError(
-            f"The folder {folder} holds an adapter of the model {base!r}: merge it into that model "
-            "with merge_and_unload() of peft, write the result with save_pretrained() and give "
-            "hf:FOLDER."
+            f"The folder {folder} holds an adapter of the model {quote(base)}: merge it into that "
+            "model with merge_and_unload() of peft, write the result with save_pretrained() and "
+            "give hf:FOLDER."
         )
 
 
@@ -110,8 +114,8 @@ def check_model_type(model_type: object) -> None:
     """Raise a ValueError for a model type of transformers that is not built."""
     if model_type not in HF_MODEL_TYPES:
         raise ValueError(
-            f"earmark does not support the model type {model_type!r} of transformers: choose a "
-            "CLIP or SigLIP, or an image classifier or backbone such as vit, dinov2, swin, "
+            f"earmark does not support the model type {quote(model_type)} of transformers: choose "
+            "a CLIP or SigLIP, or an image classifier or backbone such as vit, dinov2, swin, "
             "convnext or resnet."
         )
 
@@ -123,6 +127,8 @@ def check_tokenizer_files(folder: Path) -> None:
         raise ValueError(f"{folder} has none of the files {', '.join(VOCABULARY_FILES)}")
     for file in present:
         check_regular_file(folder / file)
+    if "tokenizer.json" in present:
+        check_tokenizer_json(folder / "tokenizer.json")
     for file in ("tokenizer_config.json", "config.json"):
         if (folder / file).exists():
             _check_config(folder / file)
@@ -136,5 +142,5 @@ def _check_index(path: Path, content: object) -> None:
     for name in names:
         if not (isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) and name.strip(".")):
             raise ValueError(
-                f"{path} names {name!r} as a file of weights: only files beside it are read."
+                f"{path} names {quote(name)} as a file of weights: only files beside it are read."
             )

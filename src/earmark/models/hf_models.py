@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from ._quiet import download_errors, one_line, quiet
-from .allocation import AllocationLimit
+from .allocation import AllocationLimit, check_cost, check_memory
 from .allowed_arguments import check_arguments
 from .checkpoints import check_finite_weights
 from .classifier import Classifier, EncoderSpec, Head, Role, TextTower, update_digest
@@ -161,6 +161,7 @@ def _load(folder: Path, name: str) -> tuple[Classifier, bool]:
     side: Any = getattr(config, "image_size", transform.resize or 224)
     size = transform.input_size or (side, side)
     path, head = "", None
+    check_cost(encoder, size)
     if kind not in _TOWER_CLASSES:
         path, head = split_head(encoder, size, model_name=f"hf:{name}")
     if head is None or new_head:
@@ -215,8 +216,11 @@ def _load_pretrained(folder: Path, kind: str, config: Any, name: str) -> tuple[A
     for path in files:
         if path.suffix == ".bin":
             check_pickle(path)
-    with AllocationLimit(sum(path.stat().st_size for path in files)):
-        model, report = getattr(transformers, kind).from_pretrained(
+    n_bytes = sum(path.stat().st_size for path in files)
+    built = getattr(transformers, kind)
+    check_memory(lambda: built(config), n_bytes)
+    with AllocationLimit(n_bytes):
+        model, report = built.from_pretrained(
             folder,
             config=config,
             local_files_only=True,

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from .._io import read_json
 from . import _torchvision_compat  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from ._quiet import download_errors, one_line, quiet
-from .allocation import AllocationLimit
+from .allocation import AllocationLimit, check_memory
 from .allowed_arguments import OpenClipArchitecture, OpenClipConfig, check_arguments
 from .checkpoints import (
     WeightsKind,
@@ -212,7 +212,9 @@ def _load_folder(folder: Path, weights_path: Path, name: str) -> _LoadedModel:
     """Load the weights of a folder whose config was checked."""
     source = f"{_FOLDER_PREFIX}{folder}"
     try:
-        with AllocationLimit(weights_path.stat().st_size):
+        n_bytes = weights_path.stat().st_size
+        check_memory(lambda: _create(source, load_weights=False), n_bytes)
+        with AllocationLimit(n_bytes):
             model = _create(source, load_weights=False)
         state = _adapt_state(read_state_dict(weights_path), model)
         load_weights(model, state, model_name=f"open_clip's {name}")

@@ -9,14 +9,16 @@ import pickle
 import re
 import sys
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
+from importlib.abc import MetaPathFinder
+from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -315,6 +317,34 @@ def _run_file(path: Path, hashed: str) -> ModuleType:
     return module
 
 
+class _SourceLoader(SourceFileLoader):
+    """Loader of a module's source, whatever compiled code stands beside it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+class _SourceFinder(MetaPathFinder):
+    """Finder of the modules and packages of a folder by their ``.py`` files alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find_spec(
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return where a module of the folder is."""
+        places = None if path is None else [*path]
+        for place in [str(self.folder)] if places is None else places:
+            if not Path(place).is_relative_to(self.folder):
+                continue
+            spec = FileFinder(place, (_SourceLoader, [".py"])).find_spec(fullname, target)
+            if spec and (spec.loader or not PathFinder.find_spec(fullname, places)):
+                return spec  # a folder without code does not hide an installed package
+        return None
+
+
 _SIBLINGS: dict[Path, dict[str, ModuleType]] = {}  # modules beside users' files, by folder
 
 
@@ -327,11 +357,12 @@ def _sibling_imports(folder: Path) -> Generator[None]:
     siblings = _SIBLINGS.setdefault(folder, {})
     sys.modules.update(siblings)
     before = {*sys.modules}
-    sys.path.insert(0, str(folder))
+    finder = _SourceFinder(folder)
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        sys.meta_path.remove(finder)
         beside = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
         for name in {*sys.modules} - before:
             file = getattr(sys.modules[name], "__file__", None)

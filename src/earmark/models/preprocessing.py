@@ -13,6 +13,8 @@ from torch import Tensor
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_ROUNDINGS = ("round", "floor")
+MAX_SIDE = 2_048
+"""Largest side in pixels that images are resized or cropped to."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _check_triple(name: str, value: Iterable[Any]) -> tuple[float, ...]:
 
 
 def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_SIDE
 
 
 def _check_size(name: str, value: Any) -> int | tuple[int, int] | None:
@@ -143,7 +145,7 @@ def _check_size(name: str, value: Any) -> int | tuple[int, int] | None:
     sides: tuple[Any, ...] = tuple(value) if isinstance(value, list | tuple) else ()
     if len(sides) != 2 or not all(_is_length(side) for side in sides):
         raise ValueError(
-            f"{name} must be positive integers (height, width) or None, got {value!r}."
+            f"{name} must be integers (height, width) from 1 to {MAX_SIDE} or None, got {value!r}."
         )
     return sides
 

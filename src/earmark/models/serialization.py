@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from .._inputs import PRECISIONS
 from .._io import DamagedFileError, atomic_write, has_seal, new_seal, parse_json, write_seal
 from ._quiet import one_line
-from .allocation import AllocationLimit
-from .allowed_arguments import ClosedList, Text, Word, check_arguments
+from .allocation import AllocationLimit, check_cost, check_memory
+from .allowed_arguments import ClosedList, Text, Values, Word, check_arguments
 from .classifier import Classifier, EncoderSpec, Head, Role
 from .custom_module import CustomEncoder
 from .family import OWN_FAMILY, get_family
@@ -242,7 +242,7 @@ class _Description(ClosedList):
     classes: list[Text] = Field(max_length=MAX_CLASSES)
     normalizes: bool
     precision: Literal["bfloat16", "float16", "float32", "float64"] | None = None
-    transform: dict[Word, Any]
+    transform: dict[Word, Values]
     blueprint: _Blueprint | None = None
     architecture: Literal["lab-resnet"] | None = None  # lab models of the first format
     widths: dict[Word, Any] | None = None
@@ -251,13 +251,15 @@ class _Description(ClosedList):
 
 def _build_encoder(spec: EncoderSpec, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """Build an encoder, with little more memory than the tensors of its file have."""
-    with AllocationLimit(sum(prod(shape) for shape in _encoder_shapes(shapes).values())):
-        try:
+    n_bytes = sum(prod(shape) for shape in _encoder_shapes(shapes).values())
+    check_memory(spec.build_encoder, n_bytes)
+    try:
+        with AllocationLimit(n_bytes):
             return spec.build_encoder()
-        except ValueError:
-            raise
-        except Exception as error:  # libraries raise errors of any type for what they cannot build
-            raise ValueError(f"its encoder cannot be built ({one_line(error)}).") from error
+    except ValueError:
+        raise
+    except Exception as error:  # libraries raise errors of any type for what they cannot build
+        raise ValueError(f"its encoder cannot be built ({one_line(error)}).") from error
 
 
 def _check_shapes(encoder: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -327,7 +329,7 @@ def _check_features(head: Head, encoder: nn.Module, transform: Any) -> None:
     from .head_extraction import probe_output
 
     try:
-        features = probe_output(encoder, size).shape[1]
+        features = (check_cost(encoder, size) or probe_output(encoder, size).shape)[1]
     except (RuntimeError, AssertionError) as error:  # timm asserts the size
         raise ValueError(
             f"its encoder does not read images of {size[0]} by {size[1]} pixels "

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from ._quiet import one_line
+
 MAX_PICKLE_BYTES = 2**26
 _MAX_DEPTH, _MAX_REPEATED = 100, 10_000_000
 _LEGACY_PICKLES = 5  # of torch.save before its archives: three headers, content, storages' keys
@@ -38,6 +40,8 @@ class _Scan:
             return "asks for memory that its bytes do not fill"
         if name in {"BINPUT", "LONG_BINPUT", "PUT"}:
             self.memo[argument] = self.stack[-1] or _Shape()
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1] or _Shape()
         elif name in {"BINGET", "LONG_BINGET", "GET"}:
             shape = self.memo[argument]
             self.stack.append(shape)
@@ -70,8 +74,8 @@ def find_pickle_problem(path: Path, *, is_archive: bool) -> str:
     """Return why torch should not read the pickles of a file, or ""."""
     try:
         return _find_archive_problem(path) if is_archive else _find_legacy_problem(path)
-    except Exception:  # noqa: BLE001 # of damaged pickles, which torch names at the same place
-        return ""
+    except Exception as error:  # noqa: BLE001 # what cannot be followed is not read
+        return f"is damaged or not a checkpoint ({one_line(error)})"
 
 
 def _find_archive_problem(path: Path) -> str:
@@ -88,6 +92,8 @@ def _find_archive_problem(path: Path) -> str:
 def _find_legacy_problem(path: Path) -> str:
     with path.open("rb") as file:
         for _ in range(_LEGACY_PICKLES):
+            if not file.peek(1):  # one pickle alone, which torch refuses
+                return ""
             if problem := _scan(_bounded(file)):
                 return problem
     return ""

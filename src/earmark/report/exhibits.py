@@ -11,12 +11,14 @@ from .figures.cka import cka_figure
 from .figures.concept_controls import concept_controls_figure
 from .figures.concepts import threshold_figure, venn_bars
 from .figures.control_models import control_models_figure
+from .figures.estimation import estimation_figure
 from .figures.importance import all_families_importance_figure, importance_figure
 from .figures.interpolation import CURVE_QUANTITIES, interpolation_figure
 from .figures.pruning import pruning_figure
 from .formatting import rename_images
 from .results_grid import CONTROL_TITLES, LARGE_GROUPS, MAIN_GROUPS, SMALL_GROUPS, ResultsGrid
 from .tables import paper_tables, special
+from .tables.estimation import estimation_table
 from .tables.table import Table
 
 Built: TypeAlias = Table | Figure
@@ -213,6 +215,13 @@ SECTIONS = (
             for place, quantity in enumerate(CURVE_QUANTITIES)
             for number, groups in ((11 + 2 * place, _FIRST_GROUPS), (12 + 2 * place, SMALL_GROUPS))
         ),
+    ),
+    _section(
+        "Accuracy without labels",
+        "A checkpoint is often chosen for images that have no labels. Here the labels of each "
+        "shift are hidden, and every method and signature is judged by the choice it makes.",
+        Exhibit("table-9", "", estimation_table),
+        Exhibit("fig-20", "", estimation_figure),
     ),
     _section(
         "Quantities of plug-ins",

@@ -1,6 +1,7 @@
 """Configuration of a study: its schema, and its TOML file."""
 
 import json
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from .._io import read_bytes
+from .._text import quote, shorten
 from ..models.model_id import parse_model_id
 from ..training.recipes import Decay
 
@@ -32,6 +35,10 @@ FigureGroup = Literal["main", "large", "small"]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Count = Annotated[int, Ge(1)]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+_MAX_BYTES = 2**18  # of a file; that of the paper's pool has 14,000
+_MAX_PROBLEMS = 50  # that are listed
+# tomllib takes a time that is quadratic in the parts of a name
+_LONG_NAME = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++\s*+\.\s*+){32}""")
 TOML_ARRAY = Field(strict=False)  # strict pydantic takes no list for a tuple
 _Item = TypeVar("_Item")
 
@@ -309,7 +316,9 @@ def load_study_config(name: str | Path, *, base: Path | None = None) -> StudyCon
         from .availability import find_unavailable_models
 
         problems += find_unavailable_models(partial)
-        lines = "".join(f"\n- {problem}" for problem in problems)
+        lines = "".join(f"\n- {problem}" for problem in problems[:_MAX_PROBLEMS])
+        if (others := len(problems) - _MAX_PROBLEMS) > 0:
+            lines += f"\n- {others:,} more"
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise ValueError(f"The pool {name} has {count}:{lines}")
     return _validate(document, name, folder)
@@ -324,7 +333,7 @@ def builtin_config_text(name: str | Path) -> str:
     is_builtin = str(name) in BUILTIN_POOLS
     path = Path(__file__).parent / "pools" / f"{name}.toml" if is_builtin else Path(name)
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path, max_bytes=_MAX_BYTES).decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not TOML: it is not UTF-8 text ({error}).") from error
     except OSError as error:
@@ -365,9 +374,11 @@ def _format_value(value: Any) -> str:
 
 def _parse_toml(text: str, name: str) -> dict[str, Any]:
     try:
+        if name_parts := _LONG_NAME.search(text):
+            raise ValueError(f"the name {quote(name_parts[0])} has more than 32 parts")
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not TOML: {error}.") from error
+        raise ValueError(f"{name} is not TOML: {str(error).rstrip('.')}.") from error
 
 
 def _partial_config(document: Mapping[str, Any], base: Path) -> StudyConfig:
@@ -410,19 +421,19 @@ def _format_error(path: tuple[int | str, ...], error: Mapping[str, Any]) -> str:
         case "extra_forbidden":
             table = _TABLES.get(str(parents[0])) if parents else StudyConfig
             hint = _suggest_key(str(key), table)
-            return f"{_location(parents)}unknown key {key!r}{hint}"
+            return f"{_location(parents)}unknown key {quote(key)}{hint}"
         case "missing":
             return f"{_location(parents)}{key} is missing"
         case "value_error":
             return f"{_location(path)}{error['ctx']['error']}"
         case _:
             message = error["msg"].replace("Input", "it", 1)
-            return f"{_location(path)}{message}, got {error['input']!r}"
+            return f"{_location(path)}{message}, got {quote(error['input'])}"
 
 
 def _location(path: Sequence[int | str]) -> str:
     """Return a position in the file, counting from 1."""
-    words = [f"{part + 1}" if isinstance(part, int) else part for part in path]
+    words = [f"{part + 1}" if isinstance(part, int) else shorten(part) for part in path]
     return f"{' '.join(words)}: " if words else ""
 
 

@@ -9,6 +9,7 @@ from .._progress import ProgressCallback, no_progress
 from ..activations import Activations, EncodeConfig, cached_activations
 from ..data.coverage import describe_coverage
 from ..data.image_set import ImageSet
+from ..estimation.accuracy import METHODS, Method
 from ..models.classifier import Classifier
 from ..quantities import QUANTITIES, Measurement, Quantity, plugin_measurements
 from ..records import Record
@@ -22,6 +23,7 @@ from .records.accuracy import Batches, accuracy_records, join_notes, model_row
 from .records.anisotropy import anisotropy_records, modality_gap_records
 from .records.concepts import concept_count_records, concept_records
 from .records.directions import ablation_records, direction_records, outlier_energy_records
+from .records.estimation import PATH_METHODS, estimation_records
 from .records.kurtosis import centered_kurtosis_record, kurtosis_records, outlier_records
 from .records.pruning import pruning_records
 from .records.spectrum import spectrum_records
@@ -167,6 +169,12 @@ def _concept_counts(context: MeasureContext) -> list[Record]:
     return concept_count_records(context.row, concepts, activations, context.directions)
 
 
+def _estimation(context: MeasureContext, methods: Sequence[Method] = METHODS) -> list[Record]:
+    sets = context.eval_sets, context.activations
+    head, baselines = context.classifier.head, context.baselines
+    return list(estimation_records(context.row, head, *sets, baselines, methods))
+
+
 def _quantities(*names: str) -> tuple[Quantity, ...]:
     return tuple(QUANTITIES[name] for name in names)
 
@@ -191,6 +199,7 @@ MEASUREMENTS = (
     ),
     Measurement(_quantities(*_DIRECTION_QUANTITIES), "head", _directions),
     Measurement(_quantities("pruned_accuracy", "pruned_effective_robustness"), "labels", _pruning),
+    Measurement(_quantities("estimated_accuracy"), "shifts", _estimation),
     Measurement(
         _quantities("unique_concepts", "polysemanticity", "best_average_precision", "top_concept"),
         "concepts",
@@ -205,9 +214,12 @@ ACCURACY_MEASUREMENTS = (_ACCURACY,)
 INTERPOLATION_MEASUREMENTS = (
     _ACCURACY,
     _KURTOSIS,
+    Measurement(
+        _quantities("estimated_accuracy"), "shifts", partial(_estimation, methods=PATH_METHODS)
+    ),
     Measurement(_quantities("unique_concepts", "polysemanticity"), "concepts", _concept_counts),
 )
-"""Measurements of the paper for interpolated models (Wise-FT, Appendix G)."""
+"""Measurements of interpolated models: the paper's (Wise-FT, Appendix G), and estimates."""
 
 
 def measure_model(  # noqa: PLR0913

@@ -148,7 +148,8 @@ def _measure_changes(
 ) -> tuple[list[MetricChange], list[tuple[str, str]]]:
     if eval_sets.in_distribution.labels is None:
         need = missing_labels(classifier, eval_sets.in_distribution)
-        return [], [("what pruning costs", need)]
+        change = _agreement_change(classifier, pruned, eval_sets.in_distribution, activations)
+        return [change], [("accuracy before and after", need)]
     pairs: list[_PairedCorrect] = []
     for images in (eval_sets.in_distribution, *eval_sets.shifts):
         labels, h = torch.as_tensor(images.labels), activations[images.name]
@@ -171,6 +172,20 @@ def _measure_changes(
     ]
     missing = available.missing
     return changes, [("effective robustness", missing)] if missing else []
+
+
+def _agreement_change(
+    classifier: Classifier, pruned: Classifier, images: ImageSet, activations: _Batches
+) -> MetricChange:
+    """Return the share of images without labels whose prediction stays the same."""
+    count, n = 0, len(images)
+    for rows in activations[images.name]:
+        before, after = (model.head.predict(rows.float()) for model in (classifier, pruned))
+        count += int((before == after).sum())
+    share = Estimate(count / n, *accuracy_interval(count, n))
+    difference = Estimate(share.value - 1, share.low - 1, share.high - 1)
+    title = f"Same prediction as the unpruned model, {images.name}"
+    return MetricChange(title, "fraction", Estimate(1.0, 1.0, 1.0), share, difference, n)
 
 
 @dataclass(frozen=True)

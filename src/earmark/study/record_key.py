@@ -15,7 +15,7 @@ from ..models.classifier import Classifier
 from ..signatures.effective_robustness import Baseline
 from .eval_sets import EvalSets
 
-RECORD_VERSION = 6  # raised when earmark records something else for the same inputs
+RECORD_VERSION = 7  # raised when earmark records something else for the same inputs
 
 
 def record_key(kind: str, **inputs: object) -> str:

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from .._io import open_in_place, parse_json, read_bytes
+from .._io import MAX_TEXT_BYTES, check_regular_file, open_in_place, parse_json, read_bytes
 from ..models._quiet import quiet
 
 LOG_FILENAME = "log.jsonl"
@@ -102,10 +102,11 @@ def _has_numbers(entry: dict[str, Any]) -> bool:
 
 @contextmanager
 def _reopen_log(path: Path, start_step: int) -> Generator[TextIOWrapper]:
-    lines = _complete_lines(read_bytes(path)) if path.exists() else []
-    kept = takewhile(lambda entry: entry["step"] <= start_step, _parse_lines(lines, path))
-    size = sum(len(line) for line, _ in zip(lines, kept, strict=False))
     with open_in_place(path) as file:
+        check_regular_file(path, max_bytes=MAX_TEXT_BYTES)
+        lines = _complete_lines(file.read())
+        kept = takewhile(lambda entry: entry["step"] <= start_step, _parse_lines(lines, path))
+        size = sum(len(line) for line, _ in zip(lines, kept, strict=False))
         file.truncate(size)
         file.seek(size)
         with TextIOWrapper(file, encoding="utf-8", newline="\n") as text_file:

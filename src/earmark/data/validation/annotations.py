@@ -21,7 +21,7 @@ from ..broden import (
 )
 from ..files import pluralize
 from ..image_folder import read_unlabeled, walk_files
-from ..image_set import ImageSet, decode
+from ..image_set import ImageSet, check_resized, decode
 from ..imagenet_val import read_flat_val
 from ..registry import (
     BRODEN_FOLDERS,
@@ -227,7 +227,7 @@ def _check_row(row: BrodenRow, folder: Path, known_labels: set[int]) -> list[_Fi
     path = folder / row.image
     if os.path.isfile(path):  # noqa: PTH113 (a name that is too long is none)
         try:
-            open_image(path, "image")
+            check_resized(path, open_image(path, "image"))
         except (ValueError, OSError) as error:
             record_error("unreadable", path, error)
     return findings

@@ -9,6 +9,7 @@ from .captions import make_captions as make_captions
 from .captions import make_prompts as make_prompts
 from .export import DATASET_FOLDERS as DATASET_FOLDERS
 from .export import DEFAULT_IMAGE_COUNTS as DEFAULT_IMAGE_COUNTS
+from .export import write_drawn_shifts as write_drawn_shifts
 from .export import write_lab as write_lab
 from .factors import CLASS_FOLDERS as CLASS_FOLDERS
 from .factors import CLASSES as CLASSES
@@ -23,6 +24,7 @@ from .render import render as render
 from .sampling import LAB_SHIFTS as LAB_SHIFTS
 from .sampling import sample_candidates as sample_candidates
 from .sampling import sample_concepts as sample_concepts
+from .sampling import sample_drawn_shift as sample_drawn_shift
 from .sampling import sample_id as sample_id
 from .sampling import sample_shift as sample_shift
 from .sampling import sample_world as sample_world

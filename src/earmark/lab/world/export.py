@@ -20,7 +20,7 @@ from ...data.imagenet import DATASETS
 from .concepts import CONCEPTS, annotate
 from .factors import CLASS_FOLDERS, Factors
 from .render import SIDE, render
-from .sampling import LAB_SHIFTS, sample_concepts, sample_id, sample_shift
+from .sampling import LAB_SHIFTS, sample_concepts, sample_drawn_shift, sample_id, sample_shift
 
 FORMAT_VERSION = 1  # increment when a seed's images or labels change
 MANIFEST = "lab.json"
@@ -72,6 +72,20 @@ def write_lab(
                 _write_dataset(root, name, factors, advance)
             else:
                 advance(len(factors))
+
+
+def write_drawn_shifts(
+    root: Path, *, count: int, images: int, seed: int = 0, progress: Advance = lambda _: None
+) -> dict[str, Path]:
+    """Write shifts whose kinds are drawn, as folders of class folders; return them by name."""
+    folders: dict[str, Path] = {}
+    for place in range(count):
+        folder = folders[f"drawn-{place}"] = root / f"drawn-{place}"
+        if not folder.exists():
+            with atomic_write(folder) as tmp_path:
+                factors = sample_drawn_shift(images, seed=1000 * seed + place)
+                _write_classes(tmp_path, factors, progress)
+    return folders
 
 
 def _write_dataset(root: Path, name: str, factors: Factors, advance: Advance) -> None:

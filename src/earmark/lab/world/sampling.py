@@ -19,6 +19,7 @@ LAB_SHIFTS = tuple(_STREAMS)
 CLASS_BIAS = 0.92  # share of a class's images in its own colors and scenes
 PHOTO_STYLE = STYLES.index("photo")
 RENDITION_STYLES = np.array([STYLES.index(name) for name in ("painting", "negative", "cartoon")])
+_ONLY_PHOTOS = 0.3  # share of the drawn shifts that keep the style
 _COLORS_PER_CLASS, _SCENES_PER_CLASS = 3, 2
 HARD_EXAMPLES_PATH = Path(__file__).parents[2] / "data" / "facts" / "lab_a.json"
 
@@ -66,6 +67,17 @@ def sample_shift(name: str, n: int, *, seed: int) -> Factors:
         factors = replace(_sample_independent(n, random), style=np.full(n, PHOTO_STYLE))
         return replace(factors, shape=labels % len(SHAPES), texture=labels // len(SHAPES))
     return _hard_examples(n, random)
+
+
+def sample_drawn_shift(n: int, *, seed: int) -> Factors:
+    """Sample images of a shift whose kind is drawn too: another one for each seed."""
+    random = _make_generator("drawn", seed)
+    bias, spread = random.uniform(0, CLASS_BIAS), random.uniform(1, 3)
+    factors = _sample_with_class_bias(n, random, class_bias=bias, spread=spread)
+    photos = 1.0 if random.random() < _ONLY_PHOTOS else random.random()
+    others = (1 - photos) * random.dirichlet(np.full(len(STYLES) - 1, 0.5))
+    shares = np.insert(others, PHOTO_STYLE, photos)
+    return replace(factors, style=random.choice(len(STYLES), n, p=shares))
 
 
 def _make_generator(stream: str, seed: int) -> np.random.Generator:

@@ -130,11 +130,11 @@ def _collect_controls(grid: ResultsGrid) -> list[AuditedModel]:
 
 def _read_model(grid: ResultsGrid, model: str, role: str) -> AuditedModel | None:
     robust = grid.first(model, "effective_robustness", baseline=_baseline_name(grid))
-    accuracy = _read_signature(grid, model, ACCURACY_PREDICTOR)
+    accuracy = read_signature(grid, model, ACCURACY_PREDICTOR)
     if robust is None or accuracy is None:
         return None
     values = {
-        s.key: v for s in audited_signatures() if (v := _read_signature(grid, model, s)) is not None
+        s.key: v for s in audited_signatures() if (v := read_signature(grid, model, s)) is not None
     }
     data, backbone = robust.pretraining or model, robust.backbone or model
     numbers = robust.value, accuracy, values
@@ -174,7 +174,7 @@ def _baseline_name(grid: ResultsGrid) -> str:
     return records[0].baseline if records else ""
 
 
-def _read_signature(grid: ResultsGrid, model: str, signature: Signature) -> float | None:
+def read_signature(grid: ResultsGrid, model: str, signature: Signature) -> float | None:
     """Return a signature of a model, on in-distribution images; None if not measured."""
     records = grid.records(model, signature.quantity, **signature.fields)
     if "dataset" not in signature.fields:

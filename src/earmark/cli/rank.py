@@ -1,0 +1,314 @@
+"""The commands ``earmark estimate`` and ``earmark rank``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from . import options
+from .console import console, new_table, print_line, show_progress
+from .merge import load_config
+from .scan import parse_shifts
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..estimation.accuracy import AccuracyEstimate
+    from ..study.rank import RankedModel, RankResult
+
+Target = Annotated[
+    Path, options.data_option(help="Folder of the target's images, without labels, at any depth.")
+]
+LabeledData = Annotated[
+    Path,
+    options.data_option(
+        help="Folder of labeled in-distribution images: class folders, or ImageNet. Its shifts "
+        "show how far each method is wrong."
+    ),
+]
+TargetLabels = Annotated[
+    Path | None,
+    options.data_option(
+        help="Labels of some target images: lines IMAGE,CLASS, with the path in TARGET and the "
+        "class name. They are of a random sample, or of images that earmark listed."
+    ),
+]
+Shift = Annotated[
+    list[str] | None,
+    options.data_option(
+        metavar="NAME=FOLDER",
+        help="Labeled shift of your own: its name and a folder of class folders. May be repeated.",
+    ),
+]
+RankBy = Literal[
+    "id-accuracy",
+    "confidence",
+    "doc",
+    "atc",
+    "atc-entropy",
+    "confidence-calibrated",
+    "doc-calibrated",
+    "atc-calibrated",
+]
+
+
+def estimate(
+    model: options.ModelId,
+    data: LabeledData,
+    target: Target,
+    out: options.Out,
+    shift: Shift = None,
+    target_labels: TargetLabels = None,
+    skip_unreadable: options.SkipUnreadable = False,
+    architecture: options.Architecture = None,
+    weights: options.Weights = None,
+    model_from: options.ModelFrom = None,
+    classnames: options.Classnames = None,
+    templates: options.Templates = None,
+    device: options.Device = "cpu",
+    batch_size: options.BatchSize = None,
+    json: options.Json = False,
+) -> None:
+    """Estimate a model's accuracy on images without labels, by every method.
+
+    Each method compares the target with labeled in-distribution images. Where DATA holds
+    labeled shifts, they show how far the method is wrong, and its interval includes that. A
+    method that refuses says why.
+    """
+    from ..study.rank import RankConfig, rank_models
+
+    config = load_config(
+        out,
+        architecture,
+        weights,
+        model_from,
+        classnames,
+        templates,
+        device,
+        batch_size,
+        skip_unreadable,
+    )
+    with show_progress() as progress:
+        result = rank_models(
+            RankConfig(
+                [model],
+                data,
+                target,
+                config,
+                shifts=parse_shifts(shift or ()),
+                target_labels=target_labels,
+            ),
+            progress=progress,
+        )
+    if json:
+        typer.echo(result.to_json())
+        return
+    console().print(_estimates_table(result))
+    _print_notes(result)
+    print_line(f"Table: {out / 'estimates.csv'}")
+
+
+def rank(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Models of the same classes; A..B is the Wise-FT path between two."),
+    ],
+    data: LabeledData,
+    target: Target,
+    out: options.Out,
+    by: Annotated[
+        RankBy, typer.Option(help="What to rank by: accuracy on DATA, or a method's estimate.")
+    ] = "atc-entropy",
+    shift: Shift = None,
+    target_labels: TargetLabels = None,
+    skip_unreadable: options.SkipUnreadable = False,
+    architecture: options.Architecture = None,
+    weights: options.Weights = None,
+    model_from: options.ModelFrom = None,
+    classnames: options.Classnames = None,
+    templates: options.Templates = None,
+    device: options.Device = "cpu",
+    batch_size: options.BatchSize = None,
+    json: options.Json = False,
+) -> None:
+    """Choose among models for images without labels, or say which labels would tell.
+
+    It shows accuracy on DATA, the estimated accuracy on TARGET, and the paper's signatures. A
+    model is chosen only where it can be told from each other one; otherwise the images to
+    label are listed, on which the best models differ.
+    """
+    from ..study.rank import SHOWN_METHODS, RankConfig, rank_models
+
+    config = load_config(
+        out,
+        architecture,
+        weights,
+        model_from,
+        classnames,
+        templates,
+        device,
+        batch_size,
+        skip_unreadable,
+    )
+    with show_progress() as progress:
+        result = rank_models(
+            RankConfig(
+                models,
+                data,
+                target,
+                config,
+                methods=SHOWN_METHODS,
+                rank_by=by,
+                shifts=parse_shifts(shift or ()),
+                target_labels=target_labels,
+            ),
+            progress=progress,
+        )
+    if json:
+        typer.echo(result.to_json())
+        return
+    console().print(_ranking_table(result))
+    _print_notes(result)
+    _print_choice(result, out)
+
+
+_METHOD_TITLES = {
+    "line": "ID accuracy through the baseline",
+    "confidence": "Mean confidence",
+    "doc": "Difference of confidences (DoC)",
+    "doc-regressed": "DoC, fitted over shifts",
+    "atc": "Average thresholded confidence (ATC)",
+    "atc-entropy": "ATC by entropy",
+    "confidence-calibrated": "Mean confidence, calibrated",
+    "doc-calibrated": "DoC, calibrated",
+    "atc-calibrated": "ATC, calibrated",
+    "cot": "Optimal transport (COT)",
+    "nuclear-norm": "Nuclear norm, fitted over shifts",
+    "mano": "MaNo, fitted over shifts",
+    "label-shift": "Label shift alone (BBSE)",
+    "agreement": "Agreement on the line",
+    "labels": "Labels and confidences (PPI++)",
+}
+
+
+def _estimates_table(result: "RankResult") -> "Table":
+    from rich.markup import escape
+
+    model = result.models[0]
+    table = new_table("Method", "Accuracy", "90 % interval", "Remark")
+    table.columns[3].no_wrap = False
+    table.columns[3].justify = "left"
+    table.columns[3].overflow = "fold"
+    table.title = f"{escape(model.model)} on {result.images:,} images of {escape(result.target)}"
+    accuracy = model.id_accuracy
+    ends = f"{_percent(accuracy.low)} to {_percent(accuracy.high)}"
+    table.add_row("[bold]ID accuracy, measured[/]", _percent(accuracy.value), ends, "")
+    shared = _shared_notes(list(model.estimates.values()))
+    for estimate in model.estimates.values():
+        own = [note for note in estimate.note.split("; ") if note and note not in shared]
+        remark = f"refused: {estimate.refusal}" if estimate.refusal else "; ".join(own)
+        title = _METHOD_TITLES[estimate.method]
+        table.add_row(title, *_format_estimate(estimate), escape(remark))
+    sentences = [f"{note[0].upper()}{note[1:]}." for note in shared]
+    signatures = ", ".join(f"{title} {value:.3g}" for title, value in model.signatures.items())
+    table.caption = "\n".join(map(escape, [*sentences, f"Signatures: {signatures}."]))
+    return table
+
+
+def _shared_notes(estimates: "Sequence[AccuracyEstimate]") -> list[str]:
+    """Return the notes that most methods give."""
+    notes = [note for estimate in estimates for note in estimate.note.split("; ") if note]
+    return [note for note in dict.fromkeys(notes) if 2 * notes.count(note) > len(estimates)]
+
+
+def _ranking_table(result: "RankResult") -> "Table":
+    from rich.markup import escape
+
+    methods = [
+        method
+        for method in dict.fromkeys(m for model in result.models for m in model.estimates)
+        if any(_is_shown(model.estimates.get(method)) for model in result.models)
+    ]
+    titles = [_METHOD_TITLES[method] for method in methods]
+    signatures = list(result.models[0].signatures)
+    table = new_table("Model", "ID accuracy", *titles, *(s[0].upper() + s[1:] for s in signatures))
+    for column in table.columns[1:]:
+        column.header, column.no_wrap = str(column.header), False
+    table.title = f"{len(result.models)} models on {result.images:,} images of {result.target}"
+    for model in result.models:
+        table.add_row(*_ranking_row(model, methods, signatures))
+    order = _METHOD_TITLES.get(result.ranked_by, "ID accuracy")
+    lines = [
+        f"Order: by {order}. Accuracies in percent with 90 % intervals, the ID accuracy over "
+        f"{result.id_images:,} images."
+    ]
+    refused = {
+        method: estimate.refusal
+        for model in result.models
+        for method, estimate in model.estimates.items()
+        if estimate.refusal
+    }
+    lines += [f"{_METHOD_TITLES[method]} refuses: {why}." for method, why in refused.items()]
+    table.caption = escape("\n".join(lines))
+    return table
+
+
+def _is_shown(estimate: "AccuracyEstimate | None") -> bool:
+    return estimate is not None and not estimate.refusal
+
+
+def _ranking_row(
+    model: "RankedModel", methods: Sequence[str], signatures: Sequence[str]
+) -> list[str]:
+    from rich.markup import escape
+
+    accuracy = model.id_accuracy
+    cells = [escape(model.model), _with_ends(accuracy.value, accuracy.low, accuracy.high)]
+    for method in methods:
+        estimate = model.estimates.get(method)
+        if estimate is None or estimate.refusal:
+            cells.append("-")
+        else:
+            cells.append(_with_ends(estimate.value, estimate.low, estimate.high))
+    return [*cells, *(f"{model.signatures[name]:.3g}" for name in signatures)]
+
+
+def _with_ends(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.1f}\n[dim]{100 * low:.1f} to {100 * high:.1f}[/]"
+
+
+def _format_estimate(estimate: "AccuracyEstimate") -> tuple[str, str]:
+    if estimate.refusal:
+        return "-", ""
+    return _percent(estimate.value), f"{_percent(estimate.low)} to {_percent(estimate.high)}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _print_notes(result: "RankResult") -> None:
+    from .console import print_error
+
+    for note in result.notes:
+        print_error("note", f"{note}.")
+
+
+def _print_choice(result: "RankResult", out: Path) -> None:
+    choice = result.choice
+    if choice is None:
+        return
+    names = [model.model for model in result.models]
+    regret = f"Expected loss against the best model: {100 * choice.expected_regret:.1f} points."
+    if choice.is_clear:
+        print_line(f"Choice: {names[choice.best]}. {regret}")
+        return
+    rivals = [names[place] for place in choice.contenders[1:]]
+    others = ", ".join(rivals[:3]) + (f" and {len(rivals) - 3} more" if len(rivals) > 3 else "")
+    print_line(f"No choice: {names[choice.best]} cannot be told from {others}. {regret}")
+    if result.request is not None and result.request.images:
+        print_line(
+            f"Label the first {result.request.images:,} images of {out / 'images-to-label.txt'} "
+            "and repeat with --target-labels FILE: the best models differ on them."
+        )
