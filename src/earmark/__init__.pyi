@@ -59,6 +59,9 @@ from .signatures.pruning import pruning_curve as pruning_curve
 from .signatures.spectrum import SpectrumSlope as SpectrumSlope
 from .signatures.spectrum import rankme as rankme
 from .signatures.spectrum import spectrum_slope as spectrum_slope
+from .signatures.two_set_robustness import TwoSetBaseline as TwoSetBaseline
+from .signatures.two_set_robustness import fit_two_set_baseline as fit_two_set_baseline
+from .signatures.two_set_robustness import two_set_robustness as two_set_robustness
 from .statistics.ap_null import average_precision_pvalue as average_precision_pvalue
 from .statistics.intervals import mean_interval as mean_interval
 from .statistics.rank_correlation import rank_correlations as rank_correlations

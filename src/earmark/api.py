@@ -415,8 +415,8 @@ def run_study(  # noqa: PLR0913
     `Study.failures`; the others are measured.
 
     Args:
-        config: Name of a built-in pool (``paper-v1``, ``paper-v1-fixed``, ``lab``), path of
-            a TOML file, or a config that was loaded.
+        config: Name of a built-in pool (``paper-v1``, ``paper-v1-fixed``, ``paper-v2``,
+            ``lab``), path of a TOML file, or a config that was loaded.
         data: Folder of ImageNet, its shifts and Broden; the built-in pool ``lab`` renders
             its own images without one.
         out: Folder to write to.

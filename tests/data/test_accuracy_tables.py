@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pandas
 import pytest
 from hypothesis import given, settings
@@ -22,9 +23,12 @@ from earmark.data.accuracy_tables import (
     ModelAccuracies,
     load_shipped_accuracies,
     read_accuracies,
+    read_accuracy_files,
 )
+from earmark.data.model_names import has_imagenet_only
 from earmark.study.robustness_table import (
     MATCHED_BASELINE,
+    TIMM_BASELINE,
     V2_MATCHED_FREQUENCY,
     V2_THRESHOLD,
     RobustnessTable,
@@ -32,6 +36,7 @@ from earmark.study.robustness_table import (
     describe_incomplete,
     effective_robustness_table,
     filter_models,
+    find_duplicates,
     get_baseline,
     save_table,
     sort_rows,
@@ -377,7 +382,7 @@ def test_reproduces_the_papers_table_1(openclip: RobustnessTable):
         for row in facts("paper_models.csv")
         if row["table"].startswith("1 ") and row["role"] == "zero-shot"
     }
-    found = {row.name: 100 * row.effective_robustness for row in openclip.rows}
+    found = {row.name: 100 * row.er for row in openclip.rows}
 
     far = {name for name, points in printed.items() if abs(found[name] - points) > 1.8}
     assert len(printed) == 12
@@ -392,10 +397,10 @@ def test_a_row_follows_from_its_accuracies(openclip: RobustnessTable):
 
     assert (row.imagenet, row.imagenetv2, row.imagenet_r) == (0.6834, 0.6188, 0.7770)
     assert (row.imagenet_sketch, row.objectnet, row.imagenet_a) == (0.4824, 0.5531, 0.4995)
-    assert row.shifts == pytest.approx(mean)
-    assert row.effective_robustness == pytest.approx(mean - line)
+    assert row.shift_accuracy == pytest.approx(mean)
+    assert row.er == row.paper_er == pytest.approx(mean - line)
     assert (row.model, row.pretraining, row.source) == ("ViT-B-16", "openai", "openclip")
-    assert (row.baseline, row.v2) == ("paper", V2_MATCHED_FREQUENCY)
+    assert (row.line, row.v2) == ("paper", V2_MATCHED_FREQUENCY)
 
 
 def test_the_lines_own_imagenet_v2_is_taken_where_there_is_one():
@@ -411,20 +416,21 @@ def test_the_lines_own_imagenet_v2_is_taken_where_there_is_one():
         V2_MATCHED_FREQUENCY,
     )
     assert (first.imagenetv2, second.imagenetv2, third.imagenetv2) == (0.9, 0.6, 0.6)
-    assert first.effective_robustness == effective_robustness(0.7, fmean([0.9, 0.5, 0.4, 0.3, 0.2]))
+    assert first.er == effective_robustness(0.7, fmean([0.9, 0.5, 0.4, 0.3, 0.2]))
     expected = effective_robustness(0.7, fmean([0.6, 0.5, 0.4, 0.3, 0.2]), baseline=matched)
-    assert third.effective_robustness == expected
-    for row in (first, second, third):
-        assert row.matched_frequency_robustness == expected
+    assert third.er == expected
+    assert first.paper_er == third.paper_er == first.er
 
 
-def test_without_matched_frequency_none_stands_beside():
+def test_without_matched_frequency_the_sibling_line_is_taken():
     on = {dataset: accuracy for dataset, accuracy in ON.items() if dataset != V2_MATCHED_FREQUENCY}
     other = ModelAccuracies("m", "", "mine.csv", on | {V2_THRESHOLD: 0.6})
 
     (row,) = effective_robustness_table([other], get_baseline(MATCHED_BASELINE)).rows
 
-    assert (row.v2, row.matched_frequency_robustness) == (V2_THRESHOLD, None)
+    assert (row.v2, row.line) == (V2_THRESHOLD, "testbed")
+    line = get_baseline("testbed").baseline
+    assert row.er == effective_robustness(0.7, fmean([0.6, 0.5, 0.4, 0.3, 0.2]), baseline=line)
 
 
 def test_rows_say_whether_the_line_is_extrapolated_without_a_warning():
@@ -448,9 +454,9 @@ def test_incomplete_models_are_left_out_and_listed():
 def test_no_complete_model():
     bare = ModelAccuracies("bare", "", "mine.csv", {"imagenet": 0.5})
 
-    with pytest.raises(ValueError, match="all five shifts: bare lacks imagenetv2, imagenet_r"):
+    with pytest.raises(ValueError, match="all but ObjectNet: bare lacks imagenetv2, imagenet_r"):
         effective_robustness_table([bare], get_baseline("paper"))
-    with pytest.raises(ValueError, match="all five shifts: there is none"):
+    with pytest.raises(ValueError, match="all but ObjectNet: there is none"):
         effective_robustness_table([], get_baseline("paper"))
 
 
@@ -491,7 +497,7 @@ def test_nothing_matches():
 
 
 def test_order_and_top(openclip: RobustnessTable):
-    fields = {"er": "effective_robustness", "imagenet": "imagenet", "shifts": "shifts"}
+    fields = {"er": "er", "imagenet": "imagenet", "shifts": "shift_accuracy"}
     for order, field in fields.items():
         values = [getattr(row, field) for row in sort_rows(openclip, order).rows]
         assert values == sorted(values, reverse=True)
@@ -513,7 +519,7 @@ def test_the_caption_says_what_to_know(tmp_path: Path):
     path = written(tmp_path / "mine.csv", "\n".join([HEADER, *rows]))
     public = [*load_shipped_accuracies("testbed"), model(imagenet=0.9)]
 
-    units, line, beside, other, outside, left_out = caption(
+    units, line, other, outside, left_out = caption(
         effective_robustness_table(public, get_baseline("paper"))
     )
     assert "in points" in units
@@ -522,12 +528,15 @@ def test_the_caption_says_what_to_know(tmp_path: Path):
         "ImageNet-V2 threshold-0.7, ImageNet accuracies of 0.3 to 85.4 % "
         "(n, V2 and range are inferred)."
     )
-    assert MATCHED_BASELINE in beside
     assert other.startswith("Not measured on ImageNet-V2 threshold-0.7: 1 of 330 models")
     assert outside == "* ImageNet accuracy outside the range of the baseline's models: 5 of 330."
     assert left_out.startswith("Left out (6): resnet101-tencent-ml-images lacks")
 
-    assert len(caption(effective_robustness_table([model()], get_baseline(MATCHED_BASELINE)))) == 3
+    assert len(caption(effective_robustness_table([model()], get_baseline(MATCHED_BASELINE)))) == 4
+    assert (
+        "threshold-0.7 whichever"
+        in caption(effective_robustness_table([model()], get_baseline(MATCHED_BASELINE)))[2]
+    )
     said = caption(effective_robustness_table([model()], get_baseline(str(path))))
     assert said[1].endswith(
         "n 3, ImageNet-V2 matched-frequency, ImageNet accuracies of 30.0 to 80.0 %."
@@ -546,7 +555,8 @@ def test_csv_holds_the_rows(openclip: RobustnessTable, tmp_path: Path):
 
     rows = list(csv.DictReader((tmp_path / "new" / "er.csv").read_text().splitlines()))
     assert [row["model"] for row in rows] == [row.model for row in openclip.rows]
-    for name in ("imagenet", "shifts", "effective_robustness", "matched_frequency_robustness"):
+    assert rows[0]["shifts"] == "; ".join(SHIFTS)
+    for name in ("imagenet", "shift_accuracy", "er", "paper_er"):
         assert [float(row[name]) for row in rows] == [getattr(row, name) for row in openclip.rows]
 
 
@@ -558,7 +568,7 @@ def test_json_holds_the_rows_and_the_line(tmp_path: Path):
     found = json.loads((tmp_path / "er.json").read_text())
 
     assert found == json.loads(table_as_json(table))
-    assert found["models"] == [asdict(row) for row in table.rows]
+    assert found["models"] == json.loads(json.dumps([asdict(row) for row in table.rows]))
     assert found["baseline"]["n"] == 287
     assert found["baseline"]["v2"] == V2_THRESHOLD
     assert found["incomplete"] == [{"model": "bare", "source": "mine.csv", "lacks": list(SHIFTS)}]
@@ -810,3 +820,165 @@ def test_any_text_is_read_or_named(
         read_accuracies(path)
     except ValueError as error:
         assert str(path) in str(error)  # noqa: PT017 (some texts are tables)
+
+
+# Four shifts
+
+
+def test_the_line_over_four_shifts_is_numpys_of_imagenet_only_models_of_one_size():
+    rows = [
+        row
+        for row in facts("timm_results.csv")
+        if has_imagenet_only(row["model"]) and "/" not in row["image_size"]
+    ]
+    shifts = ("imagenetv2_matched_frequency", "imagenet_r", "imagenet_sketch", "imagenet_a")
+    x = np.array([float(row["imagenet_val"]) for row in rows])
+    y = np.array([fmean(float(row[shift]) for shift in shifts) for row in rows])
+    slope, intercept = np.polyfit(np.log(x / (1 - x)), np.log(y / (1 - y)), 1)
+
+    line = get_baseline(TIMM_BASELINE)
+
+    assert (line.baseline.slope, line.baseline.intercept) == pytest.approx((slope, intercept))
+    assert line.baseline.n == len(rows) > 600
+    assert line.shifts == tuple(shift for shift in SHIFTS if shift != "objectnet")
+    four = {dataset: accuracy for dataset, accuracy in ON.items() if dataset != "objectnet"}
+    mine = ModelAccuracies("m", "", "mine.csv", four)
+    (row,) = effective_robustness_table([mine], get_baseline(MATCHED_BASELINE)).rows
+    predicted = 1 / (1 + np.exp(-(slope * np.log(0.7 / 0.3) + intercept)))
+    assert row.er == pytest.approx(fmean([0.6, 0.5, 0.4, 0.2]) - predicted)
+    assert (row.line, row.objectnet, row.paper_er) == (TIMM_BASELINE, None, None)
+
+
+def test_timms_two_image_sizes_are_marked():
+    table = effective_robustness_table(
+        load_shipped_accuracies("timm"), get_baseline(MATCHED_BASELINE)
+    )
+
+    sizes = {row["model"]: row["image_size"] for row in facts("timm_results.csv")}
+    assert len(table.rows) == len(sizes) == 1265
+    assert {row.model for row in table.rows if row.marked} == {
+        name for name, size in sizes.items() if len({*size.split("/")}) > 1
+    }
+    assert sum(not row.marked for row in table.rows) == 1005
+
+
+@pytest.mark.parametrize(
+    ("name", "is_only"),
+    [
+        ("resnet50.a1_in1k", True),
+        ("convnextv2_base.fcmae_ft_in1k", True),
+        ("hiera_huge_224.mae_in1k_ft_in1k", True),
+        ("resnetv2_34d.ra4_e3600_r224_in1k", True),
+        ("caformer_b36.sail_in1k_384", True),
+        ("resnet50", False),  # no tag
+        ("resnet50.new_in1k", False),  # a word that is not known
+        ("vit_base_patch16_224.augreg_in21k", False),
+        ("vit_base_patch16_224.augreg_in21k_ft_in1k", False),
+        ("tf_efficientnet_b0.ns_jft_in1k", False),
+        ("resnet50.fb_swsl_ig1b_ft_in1k", False),
+        ("regnety_1280.swag_lc_in1k", False),
+        ("vit_base_patch32_clip_224.openai_ft_in1k", False),
+        ("deit_base_distilled_patch16_224.fb_in1k", False),  # a teacher
+        ("levit_128.fb_dist_in1k", False),
+        ("hgnetv2_b0.ssld_stage2_ft_in1k", False),
+        ("hrnet_w18_ssld.paddle_in1k", False),
+        ("beitv2_base_patch16_224.in1k_ft_in1k", False),  # CLIP as teacher
+        ("eva02_large_patch14_448.mim_m38m_ft_in1k", False),
+        ("dpn107.mx_in1k", False),
+    ],
+)
+def test_what_a_timm_name_says_of_its_data(name: str, is_only: bool):
+    assert has_imagenet_only(name) == is_only
+
+
+def test_names_of_the_same_weights_are_linked_and_their_accuracies_agree():
+    tables = ("openclip", "testbed", "timm")
+    models = [one for table in tables for one in load_shipped_accuracies(table)]
+
+    twins = find_duplicates(models)
+
+    pairs = [(models[k], models[twin]) for k, others in enumerate(twins) for twin in others]
+    assert len(pairs) >= 2 * 75
+    for first, second in pairs:
+        assert first.source != second.source
+        assert (second, first) in pairs
+        assert first.by_dataset["imagenet"] == pytest.approx(
+            second.by_dataset["imagenet"], abs=0.01
+        )
+    names = {(one.name, two.name) for one, two in pairs}
+    assert ("resnet34", "resnet34.tv_in1k") in names
+    assert ("RN50,openai", "resnet50_clip_zeroshot") in names
+
+
+# timm's own files
+
+TIMM_FILES = {
+    "results-imagenet.csv": 80.0,
+    "results-imagenetv2-matched-frequency.csv": 70.0,
+    "results-sketch.csv": 30.0,
+    "results-imagenet-r.csv": 40.0,
+    "results-imagenet-a.csv": 10.0,
+}
+
+
+def write_timm_files(folder: Path, size_of_a: int = 224) -> list[Path]:
+    head = "model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation"
+    paths: list[Path] = []
+    for name, top1 in TIMM_FILES.items():
+        size = size_of_a if name.endswith("-a.csv") else 224
+        row = f"m.x_in1k,{top1},1,99,1,25.5,{size},0.875,bicubic"
+        paths.append(written(folder / name, f"{head}\n{row}\n"))
+    return paths
+
+
+def test_timms_files_make_one_model(tmp_path: Path):
+    paths = write_timm_files(tmp_path)
+    written(tmp_path / "results-imagenet-real.csv", paths[0].read_text())
+
+    (given,) = read_accuracy_files(paths)
+    (found,) = read_accuracy_files([tmp_path])
+
+    assert given == found
+    assert found.by_dataset == {
+        "imagenet": 0.8,
+        V2_MATCHED_FREQUENCY: 0.7,
+        "imagenet_sketch": 0.3,
+        "imagenet_r": 0.4,
+        "imagenet_a": 0.1,
+    }
+    assert found.has_one_image_size
+    (other,) = read_accuracy_files(write_timm_files(tmp_path, size_of_a=288))
+    assert not other.has_one_image_size
+
+
+def test_timms_merged_table_is_read(tmp_path: Path):
+    names = ("imagenet_val", "imagenet_real", "imagenetv2_matched_frequency", "imagenet_sketch")
+    names = (*names, "imagenet_a", "imagenet_r")
+    sizes = [f"{name}_size" for name in names]
+    rows = ["m,1.5,.8,.85,.7,.3,.1,.4,224,288,224,224,224,224", "k,1.5,.8,.85,.7,.3,.1,.4"]
+    rows[1] += ",224,224,288,224,288,224"
+    text = ",".join(["model", "parameters_millions", *names, *sizes])
+    path = written(tmp_path / "timm.csv", "\n".join([text, *rows]))
+
+    one, two = read_accuracy_files([path])
+
+    assert one.by_dataset["imagenet_a"] == 0.1
+    assert (one.has_one_image_size, two.has_one_image_size) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("results-imagenet-x.csv", "m,80,224", "of no known data set: name it as timm does"),
+        ("results-imagenet.csv", "m,80", "line 2 has 2 cells, the header 3"),
+        ("results-imagenet.csv", "m,180,224", "top1 is 180, not in"),
+        ("results-imagenet.csv", "m,many,224", "top1 is 'many': give a number"),
+        ("results-imagenet.csv", "m,80,big", "an image size is 'big': give pixels"),
+        ("results-imagenet.csv", "m,80,224\nm,80,224", "line 3 names no model, or one of another"),
+    ],
+)
+def test_names_what_is_wrong_with_a_file_of_timm(tmp_path: Path, name: str, row: str, message: str):
+    path = written(tmp_path / name, f"model,top1,img_size\n{row}\n")
+
+    with pytest.raises(ValueError, match=message):
+        read_accuracy_files([path])

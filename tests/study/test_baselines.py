@@ -168,6 +168,11 @@ def test_a_table_for_programs_does_not_list_the_lines_models():
     assert (told["baseline"]["n"], "models" in told["baseline"]) == (287, False)
 
 
+def test_the_line_over_four_shifts_is_none_over_five():
+    with pytest.raises(ValueError, match="a baseline over four shifts, without ObjectNet"):
+        load_baseline("timm-four-shifts")
+
+
 PAIRS = [(0.3, 0.2), (0.5, 0.35), (0.7, 0.6), (0.8, 0.65)]
 
 

@@ -28,6 +28,8 @@ from earmark.study.config import (
     to_toml,
 )
 from earmark.study.layer_cka.hooks import OUTPUT_NAME
+from earmark.study.plan import plan_study
+from earmark.study.run import check_models
 from earmark.study.units import baseline_models, study_units
 
 import timm  # isort: skip
@@ -98,14 +100,27 @@ def test_the_paper_ran_every_model_with_gelu_but_openais():
         assert quick(one.zero_shot) == (one.pretraining == "OpenAI")
 
 
-def test_the_fixed_pool_runs_every_model_as_it_was_trained():
-    for one in load_study_config("paper-v1-fixed").families:
+def test_the_second_version_has_four_models_more():
+    first, second = (load_study_config(name) for name in ("paper-v1-fixed", "paper-v2"))
+    assert second.families[:12] == first.families
+    assert [one.backbone for one in second.families[12:]] == ["ViT-L-14"] * 4
+    assert {one.pretraining for one in second.families} == {
+        "OpenAI", "LAION-400M", "LAION-2B", "YFCC-15M", "CC-12M", "DataComp"
+    }  # fmt: skip
+    assert second.supervised == first.supervised
+    assert [one.kind for one in second.missing_controls()] == ["captioned-id"]
+    assert (second.alphas, second.cka) == (first.alphas, first.cka)
+
+
+@pytest.mark.parametrize("name", ["paper-v1-fixed", "paper-v2"])
+def test_the_fixed_pool_runs_every_model_as_it_was_trained(name: str):
+    for one in load_study_config(name).families:
         model, _, tag = one.zero_shot.partition(",")
         trained = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
         assert quick(one.zero_shot) == trained
 
 
-@pytest.mark.parametrize("name", ["paper-v1", "paper-v1-fixed"])
+@pytest.mark.parametrize("name", ["paper-v1", "paper-v1-fixed", "paper-v2"])
 def test_the_models_of_a_paper_pool_are_in_the_registries(name: str):
     published = {",".join(pair) for pair in open_clip.list_pretrained()}
     pool = load_study_config(name)
@@ -400,7 +415,7 @@ def test_absolute_paths_cover_single_models_baselines_and_class_names(tmp_path: 
 def test_an_unknown_pool_is_answered_with_the_nearest(tmp_path: Path):
     with pytest.raises(ValueError, match="did you mean paper-v1"):
         load_study_config("papr-v1")
-    with pytest.raises(ValueError, match="paper-v1, paper-v1-fixed, lab ship"):
+    with pytest.raises(ValueError, match="paper-v1, paper-v1-fixed, paper-v2, lab ship"):
         load_study_config(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b'title = "\xe9"')
     with pytest.raises(ValueError, match="not UTF-8"):
@@ -461,10 +476,11 @@ def test_the_pools_of_models_and_data_are_pools(tmp_path: Path):
     page = (Path(__file__).parents[2] / "docs" / "models-and-data.md").read_text("utf-8")
     blocks = [block for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[[" in block]
     (tmp_path / "names.txt").write_text("a\tb\n")
+    (tmp_path / "held-out").mkdir()
     for block in blocks:
         pool = load_study_config(written(tmp_path, block))
         assert all(": no file " in problem for problem in find_unavailable_models(pool))
-    assert len(blocks) == 3
+    assert len(blocks) == 4
 
 
 def lab_tower(path: Path, features: int = 128, classes: int = 3) -> Path:
@@ -605,6 +621,77 @@ def test_a_written_pool_is_read_again(
     folder = tmp_path_factory.mktemp("pool")
     pool = StudyConfig.model_validate({**document, "base": folder})
     assert load_study_config(written(folder, to_toml(pool))) == pool
+
+
+# Soups
+
+SOUP = """
+[[family]]
+backbone = "B"
+pretraining = "P"
+group = "main"
+zero_shot = "lab:zero-shot"
+finetuned = "lab:finetuned"
+[[supervised]]
+backbone = "B"
+model = "lab:supervised"
+[[soup]]
+name = "soup"
+backbone = "B"
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        ('members = ["zero-shot", "finetuned"]', ["lab:zero-shot", "lab:finetuned"]),
+        ('members = ["finetuned", "lab:zero-shot"]', ["lab:finetuned", "lab:zero-shot"]),
+        (
+            'members = ["zero-shot", "lab:zero-shot", "supervised"]',
+            ["lab:zero-shot", "lab:supervised"],
+        ),
+        (
+            'members = ["zero-shot", "finetuned"]\npretraining = "P"',
+            ["lab:zero-shot", "lab:finetuned"],
+        ),
+    ],
+)
+def test_the_members_of_a_soup_are_ids_or_roles(tmp_path: Path, keys: str, names: list[str]):
+    pool = load_study_config(written(tmp_path, SOUP + keys))
+
+    (soup,) = [model for unit in study_units(pool) for model in unit.models if model.members]
+
+    assert [member.name for member in soup.members] == names
+    assert (soup.name, soup.role, soup.origin) == ("soup", "soup", "averaged")
+    assert load_study_config(written(tmp_path, to_toml(pool))) == pool
+    assert "average 2 models, measure" in [row.work for row in plan_study(pool)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ('members = ["finetuned"]', "needs two members or more, got 1"),
+        ('members = ["finetuned", "lab:finetuned"]', "needs two members or more, got 1"),
+        ('members = ["zero-shot", "finetuned"]\npretraining = "Q"', "or more, got 0"),
+        ('members = ["lab:none", "lab:finetuned"]', "soup soup: .*none"),
+        ('members = ["zero-shot", "finetuned"]\nkind = "greedy"', "a greedy soup needs held_out"),
+        ('members = ["zero-shot", "finetuned"]\nheld_out = "x"', "a uniform one takes none"),
+        (
+            'members = ["zero-shot", "finetuned"]\nkind = "greedy"\nheld_out = "absent"',
+            "no folder .*absent: give held-out images",
+        ),
+    ],
+)
+def test_names_what_is_wrong_with_a_soup(tmp_path: Path, keys: str, message: str):
+    path = written(tmp_path, SOUP + keys)
+    with pytest.raises(ValueError, match=message):
+        check_models(load_study_config(path))
+
+
+def test_a_soup_has_a_name_of_its_own(tmp_path: Path):
+    text = SOUP.replace('name = "soup"', 'name = "lab:finetuned"')
+    with pytest.raises(ValueError, match="another model has this name: rename it"):
+        load_study_config(written(tmp_path, text + 'members = ["zero-shot", "finetuned"]'))
 
 
 def test_a_pipe_or_a_large_file_is_no_pool(tmp_path: Path):

@@ -319,7 +319,7 @@ def test_between_two_models_the_line_is_of_neither(folder: Path, tmp_path: Path)
     x, y = (value(record.model, dataset) for dataset in ("data", "shifts"))
     slope, intercept = line([(value(name, "data"), value(name, "shifts")) for name in names])
     assert record.value == pytest.approx(y - expit(slope * logit(x) + intercept))
-    assert "the baseline fitted without the models on either side; a base" in record.note
+    assert "the baseline fitted without the models that it is made of; a base" in record.note
 
 
 def test_a_baseline_with_a_model_that_fails_stops_the_study(folder: Path, tmp_path: Path):

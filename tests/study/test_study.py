@@ -1,6 +1,8 @@
 """A pool's whole study on a small lab: what it measures, keeps, makes again and resumes."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +19,13 @@ import torch
 
 from earmark import PAPER_BASELINE, Classifier, Head, load_model
 from earmark._io import LOCK_FILE
-from earmark.activations import EncodeConfig
+from earmark.activations import EncodeConfig, encode
 from earmark.data.imagenet import read_dataset
 from earmark.data.registry import PAPER_SHIFTS
 from earmark.lab.model import LabArchitecture
 from earmark.lab.pool import LAB_TOWERS, family_config, prepare_lab
 from earmark.lab.train import LabTrainConfig
+from earmark.lab.world import write_lab
 from earmark.models.serialization import load_classifier, save_classifier
 from earmark.records import RECORDS_FILE, SCAN_FILE, Record, read_records, select, write_records
 from earmark.study import run, runner
@@ -626,3 +629,105 @@ def test_warnings_of_a_unit_elsewhere_are_shown_here(
     monkeypatch.setattr(run, "map_units", lambda _, units, **__: [(0, result)])
     with pytest.warns(UserWarning, match="a damaged file"):
         run_units(setting)
+
+
+# Soups
+
+
+@pytest.fixture(scope="module")
+def souped(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, StudyOutput]:
+    """The pool of soups of the documentation, on few images."""
+    folder = tmp_path_factory.mktemp("souped")
+    write_lab(folder / "held-out", counts={"imagenet": 64}, seed=7)
+    page = (Path(__file__).parents[2] / "docs" / "models-and-data.md").read_text("utf-8")
+    (block,) = [b for b in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[[soup]]" in b]
+    (folder / "soups.toml").write_text(block)
+    setting = RunConfig(load_study_config(folder / "soups.toml"), lab / "data", folder / "out")
+    return setting, run_units(setting)
+
+
+def test_each_soup_has_records_of_its_own(souped: tuple[RunConfig, StudyOutput]):
+    _, output = souped
+
+    assert output.failures == []
+    for name in ("mean of the family", "greedy soup"):
+        found = output.records.select(model=name)
+        assert {record.role for record in found} == {"soup"}
+        assert {"accuracy", "effective_robustness", "activation_kurtosis", "unique_concepts"} <= {
+            record.quantity for record in found
+        }
+    assert len(output.records.select(quantity="accuracy", dataset="imagenet", role="soup")) == 2
+
+
+def test_a_uniform_soup_is_numpys_mean(souped: tuple[RunConfig, StudyOutput]):
+    setting, output = souped
+    made = load_classifier(
+        setting.out / "models" / runner.slug("mean of the family") / "model.safetensors"
+    )
+    ends = [load_model(f"lab:{name}") for name in ("zero-shot", "finetuned")]
+    states = [end.encoder.state_dict() for end in ends]
+
+    for name, value in made.encoder.state_dict().items():
+        if value.is_floating_point():
+            mean = np.mean([state[name].double().numpy() for state in states], axis=0)
+            np.testing.assert_allclose(value.numpy(), mean, rtol=1e-6, atol=1e-7)
+    mean = np.mean([end.head.weight.double().numpy() for end in ends], axis=0)
+    np.testing.assert_allclose(made.head.weight.numpy(), mean, rtol=1e-6, atol=1e-7)
+    # halfway between two models is their soup: the study interpolates them too
+    values = [
+        output.records.select(quantity="accuracy", dataset="imagenet", role=role)[0].value
+        for role in ("soup", "interpolated")
+    ]
+    assert values[0] == values[1]
+
+
+def test_a_greedy_soup_never_drops_on_the_held_out_images(souped: tuple[RunConfig, StudyOutput]):
+    setting, _ = souped
+    folder = setting.out / "models" / runner.slug("greedy soup")
+    told = json.loads((folder / "soup.json").read_text())
+    held_out = setting.study_config.base / "held-out"
+
+    def accuracy(model: Classifier) -> float:
+        images = find_eval_sets(model, held_out, concepts=False).in_distribution
+        rows = encode(model, images).double().numpy()
+        if model.head.normalizes:
+            rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        logits = rows @ model.head.weight.double().numpy().T
+        if model.head.bias is not None:
+            logits += model.head.bias.double().numpy()
+        return float((logits.argmax(1) == images.labels).mean())
+
+    alone = {name: accuracy(load_model(name)) for name in ("lab:zero-shot", "lab:finetuned")}
+    assert {trial["model"]: trial["accuracy"] for trial in told["tried"]} == pytest.approx(alone)
+    assert told["tried"][0]["accuracy"] == max(alone.values())
+    best = max(trial["soup_accuracy"] for trial in told["tried"] if trial["taken"])
+    assert accuracy(load_classifier(folder / "model.safetensors")) == pytest.approx(best)
+    assert told["images"] == 64
+    taken = [trial["model"] for trial in told["tried"] if trial["taken"]]
+    assert told["members"] == taken
+
+
+def test_a_soup_is_not_chosen_on_the_images_of_its_test(
+    souped: tuple[RunConfig, StudyOutput], tmp_path: Path
+):
+    setting, _ = souped
+    pool = setting.study_config
+    greedy = pool.soups[1].model_copy(update={"held_out": str(setting.data)})
+    pool = pool.model_copy(update={"soups": (greedy,), "families": ()})
+
+    output = run_units(replace(setting, study_config=pool, out=tmp_path))
+
+    (failure,) = output.failures
+    assert re.search(r"40 of 40 held-out images .* are measured on: give others", failure.reason)
+    assert failure.task == "average the members of greedy soup"
+
+
+def test_a_finished_soup_is_not_measured_again(
+    souped: tuple[RunConfig, StudyOutput], tmp_path: Path
+):
+    setting, output = souped
+    again = copied(setting, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (again.out / "records").iterdir()}
+
+    assert run_units(again).records == output.records
+    assert {path: path.stat().st_mtime_ns for path in (again.out / "records").iterdir()} == before

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 def study(
     pool: Annotated[
-        str, typer.Argument(help="Pool of models: paper-v1, paper-v1-fixed, lab or a TOML file.")
+        str,
+        typer.Argument(
+            help="Pool of models: paper-v1, paper-v1-fixed, paper-v2, lab or a TOML file."
+        ),
     ],
     data: Annotated[
         Path | None,

@@ -16,6 +16,7 @@ from .registry import DATASETS, PAPER_SHIFTS, DatasetInfo, dataset_variants
 _LABELS = ("model", "pretraining", "category")
 _LABEL_ALIASES = {"name": "model", "pretrained": "pretraining"}
 _ZEROSHOT_TASK = "zeroshot_classification"
+_TIMM_COLUMNS = {"parametersmillions", "imagenetreal", "imagenetrealsize", "imagesize"}
 _INDEX_TITLES = {"", "unnamed0", "index"}  # of the column that pandas writes first
 
 _Row = tuple[str, Mapping[str, Any]]  # of a location, and values by title
@@ -41,6 +42,9 @@ def _describe_column(dataset_id: str) -> str:
 SHIFTS = tuple(DATASETS[shift].columns[0] for shift in PAPER_SHIFTS)
 """The columns of the paper's shifts."""
 
+FOUR_SHIFTS = tuple(DATASETS[shift].columns[0] for shift in PAPER_SHIFTS if shift != "objectnet")
+"""The columns of the shifts that timm measures: the paper's without ObjectNet."""
+
 V2_VARIANTS = tuple(map(_key, _with_columns(PAPER_SHIFTS[0])))
 """The variants of ImageNet-V2 that baselines are fitted on."""
 
@@ -64,6 +68,7 @@ class ModelAccuracies:
     source: str  # the table or file
     by_dataset: Mapping[str, float]  # fractions by column, or by a name of V2_VARIANTS
     category: str = ""  # in the ImageNet testbed, such as "MORE_DATA"
+    image_sizes: tuple[int, ...] = ()  # of each data set in pixels, if known; one if all are equal
 
     @property
     def name(self) -> str:
@@ -76,21 +81,46 @@ class ModelAccuracies:
         columns = _KEYS_BY_COLUMN.items()
         return tuple(name for name, keys in columns if not self.by_dataset.keys() & {*keys})
 
+    @property
+    def shift_set(self) -> tuple[str, ...]:
+        """The shifts that its mean covers: all five, or four; empty if it lacks others."""
+        if not self.missing:
+            return SHIFTS
+        return FOUR_SHIFTS if self.missing == ("objectnet",) else ()
+
+    @property
+    def has_one_image_size(self) -> bool:
+        """Whether no two of its data sets are known to be of different image sizes."""
+        return len({*self.image_sizes}) <= 1
+
     def select_v2_variant(self, preferred: str) -> str:
         """Return the preferred variant of ImageNet-V2 if it was measured, else another."""
         return next(v2 for v2 in (preferred, *V2_VARIANTS) if v2 in self.by_dataset)
 
-    def shifts(self, v2: str) -> dict[str, float]:
-        """Return the accuracies on `SHIFTS`, with one variant of ImageNet-V2."""
+    def shifts(self, v2: str, names: Sequence[str] = SHIFTS) -> dict[str, float]:
+        """Return the accuracies on some of `SHIFTS`, with one variant of ImageNet-V2."""
         return {
-            shift: self.by_dataset[v2 if v2 in _KEYS_BY_COLUMN[shift] else shift]
-            for shift in SHIFTS
+            shift: self.by_dataset[v2 if v2 in _KEYS_BY_COLUMN[shift] else shift] for shift in names
         }
 
 
-def load_shipped_accuracies(table: Literal["openclip", "testbed"]) -> list[ModelAccuracies]:
+ShippedTable = Literal["openclip", "testbed", "timm"]
+_FILES: Mapping[ShippedTable, str] = MappingProxyType({
+    "openclip": "openclip_zeroshot.csv",
+    "testbed": "testbed_baselines.csv",
+    "timm": "timm_results.csv",
+})
+SOURCE_DATES: Mapping[str, str] = MappingProxyType({
+    "openclip": "2023-11-22",
+    "testbed": "commit 0170eec",
+    "timm": "2025-10-30",
+})
+"""When a shipped table's source was last changed; ``data/facts/README.md`` has the rest."""
+
+
+def load_shipped_accuracies(table: ShippedTable) -> list[ModelAccuracies]:
     """Return a public table that ships; ``data/facts/README.md`` names its source."""
-    file = {"openclip": "openclip_zeroshot.csv", "testbed": "testbed_baselines.csv"}[table]
+    file = _FILES[table]
     path = resources.files("earmark") / "data" / "facts" / file
     return _parse_csv(path.read_text(encoding="utf-8"), table, strict=False)
 
@@ -108,6 +138,88 @@ def read_accuracies(path: Path) -> list[ModelAccuracies]:
     if path.suffix in {".json", ".jsonl"} or text.lstrip().startswith(("{", "[")):
         return _parse_json_table(text, path)
     return _parse_csv(text, str(path), strict="ImageNet 1k" not in text.partition("\n")[0])
+
+
+def read_accuracy_files(paths: Iterable[Path]) -> list[ModelAccuracies]:
+    """Return the results of several files, each model by its file.
+
+    timm writes one file for each data set, ``results-DATASET.csv``: those that are given, or that
+    stand in one folder that is given, make one table.
+    """
+    models: list[ModelAccuracies] = []
+    timm: dict[Path, str] = {}
+    for path in paths:
+        found = {file: read_text(file) for file in _timm_files(path)}
+        timm |= {file: text for file, text in found.items() if _is_timm_table(text)}
+        if not found.keys() & timm.keys():
+            models += read_accuracies(path)
+    return models + (_merge_timm_tables(dict(sorted(timm.items()))) if timm else [])
+
+
+def _timm_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.glob("results-*.csv") if _timm_dataset(file))
+    return [path] if path.suffix == ".csv" and path.exists() else []
+
+
+def _is_timm_table(text: str) -> bool:
+    titles = {title.strip().lower() for title in text.partition("\n")[0].split(",")}
+    return {"model", "top1", "img_size"} <= titles
+
+
+def _timm_dataset(path: Path) -> str | None:
+    """Return the data set that the name of a file of timm's states."""
+    title = _normalize_title(path.stem.removeprefix("results-"))
+    name = _names_by_alias().get(title)
+    return name if name in _dataset_names() else None
+
+
+def _merge_timm_tables(texts: Mapping[Path, str]) -> list[ModelAccuracies]:
+    """Return one row per model of timm's files, whose accuracies are in percent."""
+    accuracies: dict[str, dict[str, float]] = {}
+    sizes: dict[str, dict[str, int]] = {}
+    for path, text in texts.items():
+        dataset = _timm_dataset(path)
+        if dataset is None:
+            raise ValueError(
+                f"{path} is of no known data set: name it as timm does, such as "
+                "results-imagenet-a.csv."
+            )
+        (_, header), *body = parse_table(text, path)
+        titles = [title.strip().lower() for title in header]
+        for line, row in body:
+            if len(row) != len(titles):
+                raise ValueError(
+                    f"{path} line {line} has {len(row)} cells, the header {len(titles)}: complete "
+                    "it."
+                )
+            cells, at = dict(zip(titles, row, strict=True)), f"{path} line {line}"
+            model = cells["model"].strip()
+            if not model or dataset in accuracies.setdefault(model, {}):
+                raise ValueError(f"{at} names no model, or one of another line: correct it.")
+            accuracies[model][dataset] = _parse_percentage(cells["top1"], f"{at}: top1")
+            sizes.setdefault(model, {})[dataset] = _parse_size(cells["img_size"], at)
+    source = ", ".join(map(str, texts))
+    return [
+        ModelAccuracies(model, "", source, by_dataset, image_sizes=(*sizes[model].values(),))
+        for model, by_dataset in accuracies.items()
+    ]
+
+
+def _parse_percentage(value: str, location: str) -> float:
+    try:
+        percentage = float(value)
+    except ValueError:
+        raise ValueError(f"{location} is {quote(value)}: give a number in [0, 100].") from None
+    if not 0 <= percentage <= 100:
+        raise ValueError(f"{location} is {value}, not in [0, 100]: measure it again.")
+    return percentage / 100
+
+
+def _parse_size(value: Any, location: str) -> int:
+    if not (text := str(value).strip()).isdecimal():
+        raise ValueError(f"{location}: an image size is {quote(text)}: give pixels.")
+    return int(text)
 
 
 def parse_fraction(value: Any, location: str) -> float:
@@ -136,7 +248,11 @@ def _parse_json_table(text: str, path: Path) -> list[ModelAccuracies]:
         return _collect_results(rows, path)
     models = {
         location: _parse_model(
-            [*row.values()], _find_columns([*row], location, strict=True), str(path), location
+            [*row.values()],
+            _find_columns([*row], location, strict=True),
+            str(path),
+            location,
+            _find_size_columns([*row]),
         )
         for location, row in rows
     }
@@ -185,8 +301,10 @@ def _parse_csv(text: str, source: str, *, strict: bool) -> list[ModelAccuracies]
     place = columns["model"]
     if _is_index_title(header[place]) and all(row[place].isdecimal() for row in cells.values()):
         raise ValueError(_describe_no_model_column(source))  # it numbers the rows
+    sizes = _find_size_columns(header)
     return _reject_duplicates({
-        location: _parse_model(row, columns, source, location) for location, row in cells.items()
+        location: _parse_model(row, columns, source, location, sizes)
+        for location, row in cells.items()
     })
 
 
@@ -196,7 +314,7 @@ def _find_columns(titles: Sequence[str], source: str, *, strict: bool) -> dict[s
     for index, title in enumerate(titles):
         name = _names_by_alias().get(_normalize_title(title))
         if name is None:
-            if strict and not (has_index and index == 0):
+            if strict and not _is_timm_column(title) and not (has_index and index == 0):
                 raise ValueError(
                     f"{source} has an unknown column {quote(title)}: known are {COLUMN_HELP}."
                 )
@@ -214,6 +332,12 @@ def _find_columns(titles: Sequence[str], source: str, *, strict: bool) -> dict[s
     return columns
 
 
+def _is_timm_column(title: str) -> bool:
+    """Return whether a column is one of those beside accuracies in timm's merged table."""
+    name = _normalize_title(title)
+    return name in _TIMM_COLUMNS or _names_by_alias().get(name.removesuffix("size")) is not None
+
+
 def _is_index_title(title: str) -> bool:
     return _normalize_title(title) in _INDEX_TITLES
 
@@ -223,7 +347,11 @@ def _describe_no_model_column(source: str) -> str:
 
 
 def _parse_model(
-    row: Sequence[Any], columns: Mapping[str, int], source: str, location: str
+    row: Sequence[Any],
+    columns: Mapping[str, int],
+    source: str,
+    location: str,
+    sizes: Sequence[int] = (),
 ) -> ModelAccuracies:
     cells = {name: row[index] for name, index in columns.items()}
     labels = {name: _parse_label(cells.get(name), f"{location}: {name}") for name in _LABELS}
@@ -239,7 +367,26 @@ def _parse_model(
             if cells.get(dataset) not in (None, "")
         },
         category=labels["category"],
+        image_sizes=_parse_sizes(row, sizes, location),
     )
+
+
+def _find_size_columns(titles: Sequence[str]) -> list[int]:
+    """Return the columns of image sizes, that of "real" labels excluded."""
+    names = [_normalize_title(title) for title in titles]
+    return [
+        place
+        for place, name in enumerate(names)
+        if name == "imagesize"
+        or (name.endswith("size") and _names_by_alias().get(name.removesuffix("size")))
+    ]
+
+
+def _parse_sizes(row: Sequence[Any], places: Sequence[int], location: str) -> tuple[int, ...]:
+    """Return image sizes, of a cell each, or of one cell with a / between them."""
+    texts = [text for place in places if row[place] not in (None, "") for text in
+             str(row[place]).split("/")]  # fmt: skip
+    return tuple(_parse_size(text, location) for text in texts)
 
 
 def _reject_duplicates(models: Mapping[str, ModelAccuracies]) -> list[ModelAccuracies]:

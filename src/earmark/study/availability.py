@@ -8,7 +8,7 @@ from ..models.family import OWN_FAMILY, get_family
 from ..models.model_id import ModelId, parse_model_id
 from ..models.own_code import OwnCode, find_code
 from ..models.serialization import find_code_problem, is_earmark_file
-from .config import StudyConfig
+from .config import BASELINE_ROLES, StudyConfig
 from .units import baseline_models
 
 
@@ -38,6 +38,8 @@ def _iter_models(config: StudyConfig) -> Iterator[tuple[str, str | None]]:
         yield f"supervised {model.backbone}", model.model
     for model in config.singles:
         yield f"model {model.backbone}", model.model
+    members = ((soup, name) for soup in config.soups for name in soup.members)
+    yield from ((f"soup {soup.name}", name) for soup, name in members if name not in BASELINE_ROLES)
     for control in config.controls:
         yield f"control {control.kind}", control.model
     for model in baseline_models(config):

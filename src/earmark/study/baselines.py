@@ -19,7 +19,7 @@ from ..records import Record
 from ..signatures.effective_robustness import Baseline, fit_baseline
 from ..statistics.intervals import accuracy_interval, mean_accuracy_interval
 from .eval_sets import EvalSets
-from .robustness_table import MATCHED_BASELINE, NAMED_BASELINES, get_baseline
+from .robustness_table import MATCHED_BASELINE, NAMED_BASELINES, TIMM_BASELINE, get_baseline
 
 V2_BASELINES: Mapping[str, str] = MappingProxyType({
     "imagenetv2": MATCHED_BASELINE,
@@ -77,6 +77,11 @@ def load_baseline(name: str, base: Path = Path()) -> Baseline:
     """Load a baseline by name, or fit one on a file of results."""
     if name in NAMED_BASELINES:
         return get_baseline(name).baseline
+    if name == TIMM_BASELINE:
+        raise ValueError(
+            f"{name} is a baseline over four shifts, without ObjectNet, for `earmark er` alone: "
+            f"take {', '.join(NAMED_BASELINES)}, or the path of results."
+        )
     path = base / os.path.expanduser(name)  # noqa: PTH111 (pathlib fails for an unknown user)
     is_table = path.suffix == ".csv" and path.exists() and not path.is_dir()
     pairs = _read_accuracy_pairs(path) if is_table else []

@@ -27,7 +27,7 @@ from .._text import quote, shorten
 from ..models.model_id import parse_model_id
 from ..training.recipes import Decay
 
-BUILTIN_POOLS = ("paper-v1", "paper-v1-fixed", "lab")
+BUILTIN_POOLS = ("paper-v1", "paper-v1-fixed", "paper-v2", "lab")
 BASELINE_ROLES = ("zero-shot", "finetuned", "supervised")
 """Roles that stand for all models of the pool in it, in the list of a baseline's models."""
 
@@ -118,6 +118,31 @@ class SingleModel(_Table):
     group: FigureGroup = "main"  # of figures
 
 
+class SoupEntry(_Table):
+    """A soup that the study makes: the mean of the weights of its members.
+
+    A member is a model id, or a role of `BASELINE_ROLES`, which stands for the pool's models of
+    that role with the soup's backbone and, if it is given, pretraining.
+    """
+
+    name: Text
+    members: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+    kind: Literal["uniform", "greedy"] = "uniform"
+    backbone: Text
+    pretraining: str = ""
+    group: FigureGroup = "main"  # of figures
+    held_out: Text | None = None  # folder of class folders, on which a greedy soup is chosen
+
+    @model_validator(mode="after")
+    def _is_chosen_on_other_images(self) -> "SoupEntry":
+        if (self.kind == "greedy") != (self.held_out is not None):
+            raise ValueError(
+                "a greedy soup needs held_out, a folder of images that nothing is reported on; a "
+                "uniform one takes none"
+            )
+        return self
+
+
 class Control(_Table):
     """A control model.
 
@@ -156,9 +181,9 @@ class BaselineFit(_Table):
 
     @model_validator(mode="after")
     def _has_own_name(self) -> "BaselineFit":
-        from .robustness_table import NAMED_BASELINES
+        from .robustness_table import NAMED_BASELINES, TIMM_BASELINE
 
-        if self.name in {*NAMED_BASELINES, "lab"}:
+        if self.name in {*NAMED_BASELINES, TIMM_BASELINE, "lab"}:
             raise ValueError(f"the name {self.name!r} is that of a shipped baseline: rename it")
         return self
 
@@ -192,6 +217,7 @@ class StudyConfig(_Table):
     families: Annotated[tuple[ModelPair, ...], Field(strict=False, alias="family")] = ()
     supervised: Annotated[tuple[Supervised, ...], TOML_ARRAY] = ()
     singles: Annotated[tuple[SingleModel, ...], Field(strict=False, alias="model")] = ()
+    soups: Annotated[tuple[SoupEntry, ...], Field(strict=False, alias="soup")] = ()
     controls: Annotated[tuple[Control, ...], Field(strict=False, alias="control")] = ()
     model_from: dict[Text, Sha256] = {}  # hashes that own code, FILE.py:FUNCTION, must have
     base: Annotated[Path, Field(exclude=True)] = Path()  # start of relative paths
@@ -224,6 +250,15 @@ class StudyConfig(_Table):
             "supervised": tuple(resolve(entry, "model") for entry in self.supervised),
             "singles": tuple(resolve(entry, "model") for entry in self.singles),
             "controls": tuple(resolve(entry, "model") for entry in self.controls),
+            "soups": tuple(
+                entry.model_copy(
+                    update={
+                        "members": self._resolve_members(entry.members),
+                        "held_out": entry.held_out and resolve_path(entry.held_out),
+                    }
+                )
+                for entry in self.soups
+            ),
         }
         hashes = {resolve_path(code): hashed for code, hashed in self.model_from.items()}
         update["model_from"] = hashes
@@ -233,12 +268,14 @@ class StudyConfig(_Table):
             if isinstance(path, str) and not (is_name and not self.resolve_path(path).exists()):
                 update[key] = resolve_path(path)
         if isinstance(self.baseline, BaselineFit):
-            models = tuple(
-                name if name in BASELINE_ROLES else self.resolve_model_id(name)
-                for name in self.baseline.models
-            )
+            models = self._resolve_members(self.baseline.models)
             update["baseline"] = self.baseline.model_copy(update={"models": models})
         return self.model_copy(update=update)
+
+    def _resolve_members(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(
+            name if name in BASELINE_ROLES else self.resolve_model_id(name) for name in names
+        )
 
     def missing_controls(self) -> tuple[Control, ...]:
         """Return the controls without a model."""
@@ -254,6 +291,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "family": ModelPair,
     "supervised": Supervised,
     "model": SingleModel,
+    "soup": SoupEntry,
     "control": Control,
 }
 _MODEL_TABLES = {
@@ -262,7 +300,7 @@ _MODEL_TABLES = {
     "model": "singles",
     "control": "controls",
 }
-_ARRAY_TABLES = {"shift": "shifts", **_MODEL_TABLES}
+_ARRAY_TABLES = {"shift": "shifts", "soup": "soups", **_MODEL_TABLES}
 
 
 def load_study_config(name: str | Path, *, base: Path | None = None) -> StudyConfig:
@@ -272,6 +310,8 @@ def load_study_config(name: str | Path, *, base: Path | None = None) -> StudyCon
     partial = _partial_config(document, folder)
     problems = [*_schema_errors(document), *_find_conflicts(document)]
     problems += _find_missing_files(document, folder)
+    if not problems:
+        problems += _find_soup_problems(_validate(document, name, folder))
     if problems := [*problems, *_find_baseline_problems(partial)]:
         from .availability import find_unavailable_models
 
@@ -281,6 +321,10 @@ def load_study_config(name: str | Path, *, base: Path | None = None) -> StudyCon
             lines += f"\n- {others:,} more"
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise ValueError(f"The pool {name} has {count}:{lines}")
+    return _validate(document, name, folder)
+
+
+def _validate(document: Mapping[str, Any], name: str | Path, folder: Path) -> StudyConfig:
     return StudyConfig.model_validate({"name": Path(name).stem, **document, "base": folder})
 
 
@@ -455,6 +499,28 @@ def _find_baseline_problems(config: StudyConfig) -> Iterator[str]:
         needed, reason = 4, ", since the baseline of a model of the pool is fitted without it"
     if len(models) < needed:
         yield f"baseline models: {needed} or more are needed{reason}, got {len(models)}: add some"
+
+
+def _find_soup_problems(config: StudyConfig) -> list[str]:
+    """Return what is wrong with the names and the members of soups."""
+    from .units import pool_models, soup_members
+
+    problems: list[str] = []
+    names = [model.name for model in pool_models(config)]
+    for soup in config.soups:
+        if soup.name in names:
+            problems.append(f"soup {soup.name}: another model has this name: rename it")
+        names.append(soup.name)
+        members = [model.name for model in soup_members(soup, config)]
+        if len({*members}) < 2:
+            problems.append(
+                f"soup {soup.name}: a soup needs two members or more, got {len({*members})}: give "
+                "ids, or a role that models of its backbone and pretraining have"
+            )
+        if soup.held_out and not config.resolve_path(soup.held_out).is_dir():
+            folder = config.resolve_path(soup.held_out)
+            problems.append(f"soup {soup.name}: no folder {folder}: give held-out images")
+    return problems
 
 
 def _get_list(document: Mapping[str, Any], key: str) -> list[Any]:

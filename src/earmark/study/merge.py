@@ -139,7 +139,7 @@ def greedy_soup_models(
     progress: ProgressCallback = no_progress,
 ) -> Soup:
     """Write the greedy soup of models, selected by accuracy on the held-out images."""
-    held_out = _HeldOutAccuracy(data, load_config, progress)
+    held_out = HeldOutAccuracy(data, load_config, progress)
     loaders = [partial(load_config.load, model, progress) for model in models]
     soup = greedy_soup(loaders, held_out.compute)
     save_classifier(path := load_config.out / MODEL_FILE, soup.classifier)
@@ -149,7 +149,7 @@ def greedy_soup_models(
 
 
 @dataclass
-class _HeldOutAccuracy:
+class HeldOutAccuracy:
     """Accuracy on held-out images, which are listed once for each tuple of classes."""
 
     data: Path
@@ -159,7 +159,8 @@ class _HeldOutAccuracy:
     image_sets: dict[tuple[str, ...], ImageSet] = field(default_factory=dict)
 
     def compute(self, classifier: Classifier) -> float:
-        images, config = self._find_images(classifier), self.load_config
+        """Return the accuracy of a classifier; its activations are cached."""
+        images, config = self.find_images(classifier), self.load_config
         report = partial(self.progress, f"encode {classifier.name}")
         cache = config.out / "activations"
         activations = cached_activations(
@@ -171,7 +172,8 @@ class _HeldOutAccuracy:
         correct = classifier.head.correct(activations.batches, labels, images.class_to_label)
         return float(correct.double().mean())
 
-    def _find_images(self, classifier: Classifier) -> ImageSet:
+    def find_images(self, classifier: Classifier) -> ImageSet:
+        """Return the held-out images, labeled for a classifier's classes."""
         if classifier.classes not in self.image_sets:
             out = self.load_config.out
             eval_sets = find_eval_sets(classifier, self.data, concepts=False, exclude=[out])

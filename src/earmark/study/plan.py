@@ -20,6 +20,7 @@ _WORK_TEXT = {
     "finetuned": "finetune for {epochs} epochs",
     "trained": "train for {epochs} epochs",
     "untrained": "draw random weights",
+    "averaged": "average {members} models",
 }
 
 
@@ -81,11 +82,12 @@ def _model_row(
         return PlanRow(unit.label, model.name, model.group, "", None, None, "no model")
     size = model_size(model.source)
     weights = size.file
-    if model.origin in {"finetuned", "trained"}:
+    if model.origin in {"finetuned", "trained", "averaged"}:
         weights = size.saved_bytes()
     elif model.origin == "untrained":
         weights = 0
-    work = _WORK_TEXT[model.origin].format(epochs=_epochs(config, model))
+    text = _WORK_TEXT[model.origin]
+    work = text.format(epochs=_epochs(config, model), members=len(model.members))
     role = model.role if model.group in {"", *get_args(FigureGroup)} else model.group
     activations = size.activation_bytes(n_images)
     state, work = _state(out, [model.name]), f"{work}, measure"

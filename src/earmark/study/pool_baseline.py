@@ -56,7 +56,7 @@ class PoolBaseline:
         """Return the baseline without the models whose robustness is measured from it."""
         left_out, line = self.accuracies.keys() & {*models}, self.fit()
         records = (*baseline_records(line), *self.other_records)
-        others = "the model itself" if len(models) == 1 else "the models on either side"
+        others = "the model itself" if len(models) == 1 else "the models that it is made of"
         notes = [f"the baseline fitted without {others}" if left_out else ""]
         if line.n < MIN_MODELS:
             notes.append(f"a baseline of {line.n} models only, r {line.pearson_r:.2f}")

@@ -1,7 +1,7 @@
 """Runner of a study: one unit at a time, from its models to their records."""
 
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,14 +11,17 @@ from re import sub
 from shutil import rmtree
 from typing import TYPE_CHECKING
 
+from .._io import atomic_write
 from .._progress import ProgressCallback, no_progress
 from ..activations import EncodeConfig, cached_activations
 from ..data.image_folder import list_folders
+from ..data.image_set import ImageSet
 from ..models._quiet import one_line
 from ..models.classifier import Classifier
 from ..models.factory import load_model
 from ..models.head_extraction import name_classes
 from ..models.own_code import OwnCode
+from ..models.serialization import save_classifier
 from ..models.zeroshot import Prompts, load_prompts
 from ..records import Record, Records, read_keyed_records, read_records, write_records
 from ..signatures.effective_robustness import Baseline
@@ -27,9 +30,11 @@ from ..training.image_stream import find_train_data, training_folder
 from ..training.random_init import add_zero_bias, random_classifier, random_head, reinitialize
 from ..training.recipes import FINETUNE, SUPERVISED, EpochRecipe
 from ..weights.interpolation import interpolate_classifiers
+from ..weights.soups import greedy_soup, soup_classifiers
 from .baselines import AvailableBaselines, baselines_for, load_baseline
 from .eval_sets import EvalSets, find_eval_sets, missing_labels
 from .measure import ACCURACY_MEASUREMENTS, INTERPOLATION_MEASUREMENTS, measure_model
+from .merge import MODEL_FILE, HeldOutAccuracy, LoadConfig, Soup
 from .pool_baseline import PoolBaseline, add_robustness_note
 from .record_key import baselines_key, eval_sets_key, model_key, record_key, settings_key
 from .records.cka import layer_cka_records
@@ -41,7 +46,13 @@ if TYPE_CHECKING:
 RECORDS_FOLDER = "records"
 INTERPOLATED_FOLDER = "along"  # of activations that are deleted once they are measured
 _MODEL_ERRORS = (ValueError, OSError, RuntimeError)  # of one model; the study goes on
-_VERBS = {"loaded": "load", "finetuned": "finetune", "trained": "train", "untrained": "make"}
+_VERBS = {
+    "loaded": "load",
+    "finetuned": "finetune",
+    "trained": "train",
+    "untrained": "make",
+    "averaged": "average the members of",
+}
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,8 @@ class StudyRunner:
     def _build(self, study_model: StudyModel) -> Classifier:
         if study_model.origin == "trained":
             return self._train_from_scratch(study_model)
+        if study_model.origin == "averaged":
+            return self._average(study_model)
         loaded = self._load(study_model.source)
         if study_model.origin == "finetuned":
             return self._finetune(study_model, loaded)
@@ -177,6 +190,52 @@ class StudyRunner:
                 "with: give a model with a head, or finetune it."
             )
         return loaded
+
+    def _average(self, soup: StudyModel) -> Classifier:
+        """Average the members of a soup, which are loaded one at a time, and save the result."""
+        folder = self._config.out / "models" / slug(soup.name)
+        names = tuple(member.name for member in soup.members)
+        loaders = [partial(self._build_member, member) for member in soup.members]
+        if soup.held_out is None:
+            model = soup_classifiers(load() for load in loaders)
+            report = Soup(soup.name, folder / MODEL_FILE, names, names)
+        else:
+            cache = self._config.out / INTERPOLATED_FOLDER / slug(soup.name)
+            load_config = LoadConfig(cache, encoding=self._config.encoding)
+            held_out = HeldOutAccuracy(soup.held_out, load_config, self._progress)
+            self._check_held_out(soup, loaders[0](), held_out)
+            try:
+                greedy = greedy_soup(loaders, held_out.compute)
+            finally:
+                rmtree(cache, ignore_errors=True)
+            model, trials = greedy.classifier, greedy.trials
+            members = tuple(names[trial.index] for trial in trials if trial.accepted)
+            n_images = held_out.n_images
+            report = Soup(soup.name, folder / MODEL_FILE, members, names, trials, n_images)
+        model = soup.label(model)
+        save_classifier(report.path, model)
+        with atomic_write(folder / "soup.json") as tmp_path:
+            tmp_path.write_text(report.as_json() + "\n", encoding="utf-8")
+        model.encoder.to(self._config.device)
+        return model
+
+    def _build_member(self, member: StudyModel) -> Classifier:
+        model = self._build(member)
+        self._loaded.clear()
+        return model
+
+    def _check_held_out(
+        self, soup: StudyModel, member: Classifier, held_out: HeldOutAccuracy
+    ) -> None:
+        """Raise a ValueError if a greedy soup is chosen on images that it is measured on."""
+        chosen_on, (measured, _) = held_out.find_images(member), self._eval_sets(member)
+        files = {path for images in measured.image_sets for path in _iter_paths(images)}
+        shared = sum(path in files for path in _iter_paths(chosen_on))
+        if shared:
+            raise ValueError(
+                f"{shared} of {len(chosen_on)} held-out images in {soup.held_out} are images that "
+                "models are measured on: give others."
+            )
 
     def _load(self, source: str) -> Classifier:
         if source not in self._loaded:
@@ -252,7 +311,8 @@ class StudyRunner:
     def _measure(self, study_model: StudyModel, endpoint: _FamilyEndpoint) -> list[Record]:
         model = endpoint.model
         eval_sets, hashes = self._eval_sets(model)
-        baselines = self._baselines(model, eval_sets, [model.name])
+        members = [member.name for member in study_model.members]
+        baselines = self._baselines(model, eval_sets, [model.name, *members])
         fingerprint, cache = str(endpoint.key["encoder"]), self._config.cache
         inputs = model, eval_sets, baselines.baselines, cache
         compute = partial(self._measure_model, *inputs, fingerprint=fingerprint)
@@ -382,6 +442,10 @@ class StudyRunner:
             warnings.warn(f"{error} What it held is measured again.", stacklevel=2)
         write_records(path, compute(), key=key)
         return read_records(path)
+
+
+def _iter_paths(images: ImageSet) -> Iterator[Path]:
+    return (images.path(index).resolve() for index in range(len(images)))
 
 
 def accuracy_name(model: str) -> str:

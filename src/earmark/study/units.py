@@ -11,9 +11,9 @@ from ..models.classifier import Classifier, Role
 from ..records import Record
 
 if TYPE_CHECKING:
-    from .config import Control, ModelPair, SingleModel, StudyConfig, Supervised
+    from .config import Control, ModelPair, SingleModel, SoupEntry, StudyConfig, Supervised
 
-Origin = Literal["loaded", "finetuned", "trained", "untrained", "vacant"]
+Origin = Literal["loaded", "finetuned", "trained", "untrained", "averaged", "vacant"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class StudyModel:
     role: Role
     group: str = ""  # of figures, or kind of control, or ``baseline`` of a model outside the pool
     note: str = ""  # what may take the place of a vacant control
+    members: tuple["StudyModel", ...] = ()  # of a soup
+    held_out: Path | None = None  # folder of images on which a greedy soup is chosen
 
     @property
     def in_pool(self) -> bool:
@@ -64,10 +66,40 @@ class StudyUnit:
 
 
 def study_units(config: "StudyConfig", data: Path | None = None) -> list[StudyUnit]:
-    """Return families, single models, controls, and untrained controls that are not named."""
+    """Return families, single models, soups, controls, and untrained controls not named."""
     controls = [_control_model(control, config) for control in config.controls]
     controls += _untrained_controls(config)
-    return _pool_units(config, data) + [StudyUnit(model) for model in controls]
+    soups = [_soup_model(soup, config, data) for soup in config.soups]
+    return _pool_units(config, data) + [StudyUnit(model) for model in soups + controls]
+
+
+def pool_models(config: "StudyConfig", data: Path | None = None) -> list[StudyModel]:
+    """Return the models of a pool without its soups and its controls."""
+    return [model for unit in _pool_units(config, data) for model in unit.models]
+
+
+def soup_members(
+    soup: "SoupEntry", config: "StudyConfig", data: Path | None = None
+) -> list[StudyModel]:
+    """Return the models that a soup averages: those that it names, and those of its roles."""
+    from .config import BASELINE_ROLES
+
+    pool = pool_models(config, data)
+    members: dict[str, StudyModel] = {}
+    for name in soup.members:
+        if name in BASELINE_ROLES:
+            found = [
+                model
+                for model in pool
+                if (model.role, model.backbone) == (name, soup.backbone)
+                and soup.pretraining in {"", model.pretraining}
+            ]
+        else:
+            source = config.resolve_model_id(name)
+            found = [StudyModel(name, source, "loaded", soup.backbone, soup.pretraining, "other")]
+        for model in found:
+            members.setdefault(f"{model.origin} {model.source}", model)
+    return list(members.values())
 
 
 def baseline_models(config: "StudyConfig", data: Path | None = None) -> list[StudyModel]:
@@ -77,7 +109,7 @@ def baseline_models(config: "StudyConfig", data: Path | None = None) -> list[Stu
     if not isinstance(config.baseline, BaselineFit):
         return []
     names = config.baseline.models
-    pool = [model for unit in _pool_units(config, data) for model in unit.models]
+    pool = pool_models(config, data)
     models = {model.name: model for model in pool if model.role in names}
     loaded = {
         model.source: model
@@ -128,6 +160,15 @@ def _supervised_model(entry: "Supervised", config: "StudyConfig", pretraining: s
 def _single_model(entry: "SingleModel", config: "StudyConfig") -> StudyModel:
     labels = entry.backbone, entry.pretraining, entry.role, entry.group
     return StudyModel(entry.model, config.resolve_model_id(entry.model), "loaded", *labels)
+
+
+def _soup_model(soup: "SoupEntry", config: "StudyConfig", data: Path | None) -> StudyModel:
+    members = soup_members(soup, config, data)
+    source = members[0].source if members else ""
+    labels = soup.backbone, soup.pretraining, "soup", soup.group
+    held_out = config.resolve_path(soup.held_out) if soup.held_out else None
+    model = StudyModel(soup.name, source, "averaged", *labels)
+    return replace(model, members=tuple(members), held_out=held_out)
 
 
 def _untrained_controls(config: "StudyConfig") -> list[StudyModel]:

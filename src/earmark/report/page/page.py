@@ -144,7 +144,7 @@ def _render_page(
         missed={exhibit.id for exhibit in EXHIBITS if exhibit.is_missed(grid)},
         findings=by_claim,
         samples={name: b64encode(png).decode() for name, png in samples.items()},
-        data=_to_inline_json({"figures": specs, "light": LIGHT, "dark": DARK}),
+        data=to_inline_json({"figures": specs, "light": LIGHT, "dark": DARK}),
         style=(TEMPLATE_FOLDER / "page.css").read_text("utf-8"),
         script=script.replace("</script", r"<\/script"),
     )
@@ -190,6 +190,6 @@ def _nonbreaking(value: object) -> object:
     return value.replace(" %", "\N{NO-BREAK SPACE}%") if type(value) is str else value
 
 
-def _to_inline_json(data: object) -> str:
+def to_inline_json(data: object) -> str:
     """Return JSON that cannot end the script element around it."""
     return json.dumps(data, allow_nan=False).replace("<", r"\u003c")
