@@ -46,6 +46,8 @@ def eval_sets_key(eval_sets: EvalSets) -> dict[str, object]:
         digest = sha256(repr(eval_sets.concepts.concepts).encode())
         for positives in eval_sets.concepts.positives:
             digest.update(np.asarray(positives, dtype=np.int64).tobytes() + b";")
+        for category, mask in eval_sets.concepts.annotated.items():
+            digest.update(category.encode() + np.packbits(mask).tobytes() + b";")
         images = _images_key(eval_sets.concepts.images, eval_sets)
         hashes["concepts"] = [images, digest.hexdigest()]
     return hashes
