@@ -34,6 +34,8 @@ class ConceptLabels:
         images: Number of images.
         categories: Categories of each concept, for matched negatives; empty if unknown.
         annotated: Mask of the images that are annotated in a category, by its name.
+        clusters: Cluster of each concept: those of one cluster may depend on each other. Empty
+            if unknown.
     """
 
     names: tuple[str, ...]
@@ -41,6 +43,7 @@ class ConceptLabels:
     images: int
     categories: tuple[tuple[str, ...], ...] = ()
     annotated: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict[str, Any])
+    clusters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -53,11 +56,12 @@ class ConceptLabels:
             )
         for name, indices in zip(self.names, self.positives, strict=True):
             _check_indices(name, indices, self.images)
-        if self.categories and len(self.categories) != len(self.names):
-            raise ValueError(
-                f"Categories must be given for each of {len(self.names)} concepts, or for none: "
-                f"got {len(self.categories)}."
-            )
+        for kind, values in (("Categories", self.categories), ("Clusters", self.clusters)):
+            if values and len(values) != len(self.names):
+                raise ValueError(
+                    f"{kind} must be given for each of {len(self.names)} concepts, or for none: "
+                    f"got {len(values)}."
+                )
         for category, mask in self.annotated.items():
             if mask.shape != (self.images,) or mask.dtype != np.bool_:
                 raise ValueError(
@@ -132,6 +136,10 @@ class ConceptLabels:
         return {}  # one entry for each combination of categories, not for each concept
 
 
+class NoMatchError(ValueError):
+    """Error that matching leaves no concept enough images."""
+
+
 @dataclass(frozen=True, eq=False)
 class BalancedSamples:
     """Balanced sets of positive and negative images, for each concept that has both."""
@@ -153,7 +161,7 @@ def sample_balanced(
     samples = [draw(concepts, c, seed) for c in range(len(concepts.names))]
     probed = [c for c, (positives, _) in enumerate(samples) if len(positives)]
     if not probed and negatives == "matched":
-        raise ValueError(
+        raise NoMatchError(
             f"No concept can be probed with {MIN_MATCHED} negatives of its own category: use "
             "negatives='all'."
         )

@@ -8,7 +8,7 @@ References:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, compress
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,7 @@ class ConceptProbe(Tabular):
         ap_lower_bound: Average precision with ties broken against the positives; None if
             there are no ties.
         diagnostics: Data of the methods named above, or None.
+        clusters: Cluster of each concept, as in `ConceptLabels`; empty if unknown.
     """
 
     average_precision: Float64[Tensor, "concept direction"]
@@ -95,6 +96,7 @@ class ConceptProbe(Tabular):
     skipped: tuple[str, ...] = ()
     ap_lower_bound: Float64[Tensor, "concept direction"] | None = None
     diagnostics: ProbeDiagnostics | None = None
+    clusters: tuple[str, ...] = ()
 
     def columns(self) -> Mapping[str, Sequence[Any]]:
         """Return the best direction of each concept."""
@@ -278,6 +280,7 @@ class ConceptProbe(Tabular):
             signs=self.signs[mask, directions],
             ap_lower_bound=None if bound is None else bound[mask, directions],
             diagnostics=self.diagnostics and self.diagnostics.select(mask, directions),
+            clusters=tuple(compress(self.clusters, mask.tolist())),
         )
 
     def _select_names(self, mask: Bool[Tensor, "concept"]) -> tuple[str, ...]:
@@ -363,6 +366,7 @@ def probe_concepts(  # noqa: PLR0913
         skipped=tuple(name for c, name in enumerate(labels.names) if c not in probed),
         ap_lower_bound=torch.from_numpy(ap.ap_lower_bound),
         diagnostics=_collect_diagnostics(samples, ap) if diagnostics else None,
+        clusters=tuple(labels.clusters[c] for c in probed) if labels.clusters else (),
     )
 
 

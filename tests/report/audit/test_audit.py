@@ -327,6 +327,7 @@ def test_the_signatures_are_those_of_the_registry():
         "spearman_sigma_importance",
         "pruned_accuracy_kept",
         "unique_concepts",
+        "unique_concepts_matched",
         "unique_concepts_excess",
         "unique_concepts_fdr",
         "unique_concepts_held_out",
