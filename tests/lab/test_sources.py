@@ -63,8 +63,8 @@ def test_faded_images_are_pale(concepts: ConceptDataset):
     assert pixels[True].std() < pixels[False].std() / 2
 
 
-def test_a_shipped_tower_encodes_textures_by_their_source_alone(concepts: ConceptDataset):
-    tower = load_lab("supervised")
+def test_an_untrained_tower_encodes_textures_by_their_source_alone(concepts: ConceptDataset):
+    tower = load_lab("untrained")
     images = torch.stack([tower.transform(concepts.images.open(k)) for k in range(IMAGES)])
     with torch.no_grad():
         activations = torch.cat([tower.encoder(part) for part in images.split(250)])
@@ -84,5 +84,5 @@ def test_a_shipped_tower_encodes_textures_by_their_source_alone(concepts: Concep
     )
 
     assert len(textures) == 8
-    assert len(paper & {*textures}) >= 4
+    assert len(paper & {*textures}) >= 6
     assert not matched & {*textures}
