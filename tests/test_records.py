@@ -70,12 +70,18 @@ def test_names_of_other_bytes_are_written_with_a_mark(tmp_path: Path):
     assert (second.model, second.item) == ("plain", "")
 
 
-def test_records_before_the_preprocessing_are_read(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("version", "missing"), [(b"2", ["preprocessing", "cluster"]), (b"3", ["cluster"])]
+)
+def test_records_before_the_latest_columns_are_read(
+    tmp_path: Path, version: bytes, missing: list[str]
+):
     table = Records([Record("m", "b", "p", "other", "accuracy", 0.5)]).to_arrow()
-    older = table.drop_columns("preprocessing").replace_schema_metadata({b"earmark format": b"2"})
+    older = table.drop_columns(missing).replace_schema_metadata({b"earmark format": version})
     pyarrow.parquet.write_table(older, tmp_path / "r")
 
-    assert read_records(tmp_path / "r")[0].preprocessing == ""
+    record = read_records(tmp_path / "r")[0]
+    assert (record.preprocessing, record.cluster) == ("", "")
 
 
 def test_selects_by_every_field_given():

@@ -111,6 +111,7 @@ _LARGEST_RATIO = AuditSpec(primary=True, log_scale=True)
 def _controls(*, is_audited: bool) -> tuple[Variant, ...]:
     """Return the controls of a count of encoded concepts along singular directions."""
     rows = (
+        ("matched", "with negatives of the concept's category", "matched", None, True),
         ("null", "expected under the permutation null", "null", None, False),
         ("excess", "beyond the permutation null", "excess", None, True),
         ("fdr", "after false-discovery control", "fdr", None, True),
@@ -150,7 +151,7 @@ def _controls(*, is_audited: bool) -> tuple[Variant, ...]:
             key,
             label,
             {**SINGULAR_COUNT, "control": control, "min_positives": floor},
-            summary=key in {"null", "fdr", "held_out", "common"},
+            summary=key in {"matched", "null", "fdr", "held_out", "common"},
             audit=AuditSpec() if is_audited and audited else None,
         )
         for key, label, control, floor, audited in rows
@@ -665,7 +666,8 @@ _BUILTIN = (
         _CONCEPTS,
         "Eq. 5: concepts that some direction of `basis` encodes with an average precision "
         "of `threshold` or more. Variant: empty, rank (over the rank of the head alone) or "
-        "both-orientations. Control: empty, null (expected under the permutation null), "
+        "both-orientations. Control: empty, matched (negatives are images annotated in the "
+        "concept's category), null (expected under the permutation null), "
         "excess (beyond it), fdr (after false-discovery control), held-out (on held-out "
         "images too), or width (along `width` directions). `min_positives`: smallest "
         "number of positives of the counted concepts.",
@@ -688,7 +690,8 @@ _BUILTIN = (
         "best_average_precision",
         "Best average precision",
         _CONCEPTS,
-        "Largest average precision of concept `item` over the directions of `basis`.",
+        "Largest average precision of concept `item` over the directions of `basis`; `cluster` "
+        "names the concepts that may depend on each other. Control: empty or matched.",
     ),
     Quantity(
         "cka",
@@ -718,7 +721,7 @@ _BUILTIN = (
         "Top concepts",
         _CONCEPTS,
         "Average precision of concept `item` along the direction of largest importance of "
-        "`basis`; `coordinate` is its rank among the concepts, from 1.",
+        "`basis`; `coordinate` is its rank among the concepts, from 1. Control: empty or matched.",
     ),
 )
 

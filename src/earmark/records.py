@@ -17,7 +17,7 @@ from .quantities import QUANTITIES, all_quantities
 RECORDS_FILE = "records.parquet"
 SCAN_FILE = "scan.json"
 SAMPLES_FOLDER = "samples"  # of sheets of sample images
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAX_NUMBER = 1e50
 """Largest number of any record; the fourth power of a larger one may overflow."""
 _KEY = "earmark key"
@@ -58,6 +58,7 @@ class Record:
         width: Number of directions that a count is rarefied to.
         min_positives: Smallest number of positives of the counted concepts.
         preprocessing: What is done to each image before the model sees it.
+        cluster: Cluster of a concept: those of one cluster may depend on each other.
     """
 
     model: str
@@ -84,6 +85,7 @@ class Record:
     width: int | None = None
     min_positives: int | None = None
     preprocessing: str = ""
+    cluster: str = ""
 
 
 class Records(tuple[Record, ...]):

@@ -6,6 +6,7 @@ Concepts may also lie in folders.
 import csv
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,7 @@ from earmark.data.broden import (
     read_concept_folders,
     read_concepts,
 )
+from earmark.data.image_set import ImageSet
 
 HEADER = ["image", "split", "ih", "iw", "sh", "sw", *CATEGORIES]
 LABELS = (1, 2, 255, 256, 257, 512, 65535)
@@ -482,3 +484,51 @@ def test_files_that_are_no_images_of_a_concept_are_counted(tmp_path: Path):
         read = read_concept_folders(tmp_path)
 
     assert (len(read.images), read.images.left_out) == (1, ("cat/2", "cat/web/3.heic"))
+
+
+def test_clusters_are_categories_and_sources_or_images_that_overlap():
+    files = tuple(f"{'dtd' if k < 6 else 'ade20k'}/{k}.jpg" for k in range(12))
+    concepts = tuple(
+        ConceptInfo(n, name, kind)
+        for n, (name, kind) in enumerate([
+            ("dotted", ("texture",)),
+            ("striped", ("texture",)),
+            ("sky", ("object", "material")),
+            ("kitchen", ("scene",)),
+            ("never", ("scene",)),
+        ])
+    )
+    positives = tuple(
+        np.array(images, np.int64) for images in ([0, 1, 2, 3], [2, 3, 4, 5], [5, 6, 7], [6, 7], [])
+    )
+    images = ImageSet("broden", Path(), files)
+    annotated = {"texture": np.arange(12) < 6}
+    of_tables = ConceptDataset(images, concepts, positives, annotated)
+
+    expected = ("texture of dtd", "texture of dtd", "object+material of ade20k")
+    assert of_tables.cluster_names() == (*expected, "scene of ade20k", "scene")
+    flat = ImageSet("broden", Path(), tuple(f"{k}.jpg" for k in range(12)))
+    assert replace(of_tables, images=flat).cluster_names()[:3] == (
+        "texture",
+        "texture",
+        "object+material",
+    )
+    # sky and kitchen share 2 of 3 images, dotted and striped 2 of 6
+    of_folders = ConceptDataset(images, concepts, positives).cluster_names()
+    assert of_folders == tuple(
+        f"images of {name}" for name in ("dotted", "striped", "sky", "sky", "never")
+    )
+    kept = of_tables.exclude([0, 7])
+    assert kept.annotated["texture"].tolist() == [True] * 5 + [False] * 5
+
+
+def test_cells_of_the_index_tell_in_which_category_an_image_is_annotated(tmp_path: Path):
+    example(tmp_path / "broden")
+    with (tmp_path / "broden" / "index.csv").open() as file:
+        rows = list(csv.DictReader(file))
+
+    found = read_broden(tmp_path / "broden").annotated
+
+    assert list(found) == list(CATEGORIES)
+    for category, mask in found.items():
+        assert mask.tolist() == [row[category] != "" for row in rows]

@@ -232,7 +232,7 @@ def _pruned(rng: random.Random, row: Record) -> Iterator[Record]:
             yield replace(pruned_robustness, **_around(rng, robustness * kept, 0.01))
 
 
-CONTROL_SHARES = {"null": 0.05, "excess": 0.95, "fdr": 0.8, "held-out": 0.7}
+CONTROL_SHARES = {"matched": 0.6, "null": 0.05, "excess": 0.95, "fdr": 0.8, "held-out": 0.7}
 
 
 def _concept_controls(rng: random.Random, row: Record, count: float) -> Iterator[Record]:
@@ -240,6 +240,8 @@ def _concept_controls(rng: random.Random, row: Record, count: float) -> Iterator
     for control, share in CONTROL_SHARES.items():
         value = round(count * share, 1)
         yield replace(row, control=control, **_around(rng, value, 0.1 * value))
+        if control == "matched":
+            continue
         half = round(0.5 * value, 1)
         yield replace(common, control=control, **_around(rng, half, 0.1 * half))
     common = replace(common, n=row.n and row.n - 10)  # ten concepts are rare

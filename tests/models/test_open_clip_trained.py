@@ -293,7 +293,9 @@ def test_concepts_are_the_labs(scanned: ScanOutput, data: Path):
         shown = {row["name"] for row in csv.DictReader(file) if row["frequency"] != "0"}
 
     for basis in ("singular", "neuron", "random"):
-        best = select(scanned.records, quantity="best_average_precision", basis=basis, variant="")
+        best = select(
+            scanned.records, quantity="best_average_precision", basis=basis, variant="", control=""
+        )
         unique = one(
             scanned,
             quantity="unique_concepts",

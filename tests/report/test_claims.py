@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
 from earmark import venn_regions
 from earmark.records import Record
@@ -105,8 +106,10 @@ def test_limits(one: Record, reaches: str, stays_below: str):
 @given(st.integers(0, 80), st.integers(0, 80))
 def test_sign_test_is_scipys(here: int, there: int):
     told = here + there > 0 and binomtest(here, here + there).pvalue <= 0.05
+    names = [f"concept {k}" for k in range(here + there)]
+    clusters = {name: name for name in names}
 
-    assert sign_test(here, there) == (
+    assert sign_test(names[:here], names[here:], clusters) == (
         "inconclusive" if not told else "reproduced" if here > there else "not reproduced"
     )
 
@@ -385,7 +388,7 @@ def test_unique_concepts(sets: tuple[range, range, range], verdict: str):
     counts = ", ".join(f"{r} {len(s)}" for r, s in zip(ROLES, sets, strict=True))
     assert one.observations[0].startswith(f"At AP 0.9: {counts}. At AP 0.85: ")
     own, others = (len(set(a) - set(b)) for a, b in (sets[:2], sets[1::-1]))
-    assert f"({own} only its own, {others} only finetuned's)" in one.observations[0]
+    assert f"({own} only its own, {others} only finetuned's" in one.observations[0]
 
 
 @pytest.mark.parametrize(
@@ -487,7 +490,7 @@ def test_texture(zero_shot: tuple[str, ...], finetuned: tuple[str, ...], verdict
     ],
 )
 def test_polysemanticity(mean: float, verdict: str):
-    numbers = {"zero-shot": number(mean), "untrained": number(0.25)}
+    numbers = {"zero-shot": number(mean, mean, mean), "untrained": number(0.25)}
 
     one = found(
         each("polysemanticity", numbers, basis="singular", threshold=0.9), "polysemanticity"
@@ -495,6 +498,65 @@ def test_polysemanticity(mean: float, verdict: str):
 
     assert one.verdict == verdict
     assert list(one.controls) == ["The untrained control has 0.25."]
+
+
+def test_polysemanticity_without_an_interval_is_inconclusive_unless_it_is_0():
+    for mean, verdict in ((14.5, "inconclusive"), (0.0, "not reproduced")):
+        numbers = {"zero-shot": number(mean)}
+        records = each("polysemanticity", numbers, basis="singular", threshold=0.9)
+        assert found(records, "polysemanticity").verdict == verdict
+
+
+def in_clusters(records: list[Record], size: int) -> list[Record]:
+    """The same concepts, in clusters of consecutive numbers."""
+    return [
+        replace(record, cluster=f"cluster {int(record.item.split()[1]) // size}")
+        if record.item
+        else record
+        for record in records
+    ]
+
+
+def test_concepts_of_few_clusters_are_no_evidence():
+    """Zero-shot has 40 more of its own: 40 concepts, 8 clusters, or 4, of which none can tell."""
+    sets = dict(zip(ROLES, (range(80), range(40), range(40)), strict=True))
+    for size, verdict in ((1, "reproduced"), (5, "reproduced"), (10, "inconclusive")):
+        one = found(in_clusters(precisions(sets), size), "unique")
+        assert one.verdict == verdict
+        assert ("; difference 40, " in one.observations[0]) == (size < 10)
+
+
+def test_the_difference_has_the_interval_of_a_paired_t():
+    """40 of 80 concepts are only zero-shot's: a mean of .5 over 80 values, by SciPy."""
+    sets = dict(zip(ROLES, (range(80), range(40), range(40)), strict=True))
+    values = np.repeat([0.0, 1.0], 40)
+    low, high = 80 * np.array(ttest_1samp(values, 0).confidence_interval(0.95))
+
+    text = found(precisions(sets), "unique").observations[0]
+
+    assert f"difference 40, {low:.0f} to {high:.0f}" in text
+
+
+def test_matched_negatives_are_the_first_thing_said_of_textures():
+    top = replace(blank("zero-shot"), quantity="top_concept", basis="singular", value=0.95)
+    records: list[Record] = []
+    for role in ("zero-shot", "finetuned"):
+        for control, items in (("", ("dotted", "meshed")), ("matched", ("red", "kitchen"))):
+            row = replace(top, model=f"Web/{role}", role=role, control=control)
+            for rank, item in enumerate(items, 1):
+                records.append(replace(row, item=item, coordinate=float(rank)))
+            for item, value in (("dotted", 0.95), ("striped", 0.92), ("red", 0.91)):
+                best = replace(row, quantity="best_average_precision", item=item)
+                lost = control and item != "red"
+                records.append(replace(best, value=0.6 if lost else value))
+
+    one = found(records, "texture")
+
+    assert one.observations[0].startswith("A direction that knows only the source data set")
+    first, second = one.observations[0].split("as the paper draws negatives")
+    assert "best encoded are: zero-shot: red (0.95), kitchen (0.95)" in first
+    assert "encodes: zero-shot 0 instead of 2, finetuned 0 instead of 2." in first
+    assert "zero-shot: dotted (0.95), meshed (0.95)" in second
 
 
 # All claims
@@ -515,7 +577,10 @@ def test_backbones_and_pretrainings_must_agree():
         replace(record, pretraining=pretraining, model=pretraining)
         for pretraining, value in (("A", 9.0), ("B", 8.0), ("C", 0.5))
         for record in each(
-            "polysemanticity", {"zero-shot": number(value)}, basis="singular", threshold=0.9
+            "polysemanticity",
+            {"zero-shot": number(value, value, value)},
+            basis="singular",
+            threshold=0.9,
         )
     ]
 

@@ -36,7 +36,7 @@ def test_the_papers_count_comes_first_and_every_control_after(
     table = one(records, number)
     labels = [labels[-1] for labels, _ in table.rows]
     variants = control_variants(quantity)
-    assert len(variants) == 10
+    assert len(variants) == 11
     assert labels[0] == PAPER_COUNT_LABEL
     assert [label.lower() for label in labels[1:]] == [v.label.lower() for v in variants[1:]]
 

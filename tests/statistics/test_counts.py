@@ -55,20 +55,21 @@ def test_polysemanticity_intervals_cover_in_two_thousand_sets():
     covered = 0
     for _ in range(2000):
         drawn = sizes[random.choice(5, (1, 300), p=shares)]
-        interval = polysemanticity_interval(drawn, 8)
+        interval = polysemanticity_interval(drawn, 8, np.arange(300))
         assert interval is not None
         covered += interval[0] <= truth <= interval[1]
     assert abs(covered / 2000 - 0.95) <= 0.02
 
 
 def test_polysemanticity_is_drawn_over_seeds_as_well():
-    same = polysemanticity_interval(np.full((2, 50), 3), 6)
-    apart = polysemanticity_interval(np.stack([np.full(50, 2), np.full(50, 4)]), 6)
+    same = polysemanticity_interval(np.full((2, 50), 3), 6, np.arange(50))
+    stacked = np.stack([np.full(50, 2), np.full(50, 4)])
+    apart = polysemanticity_interval(stacked, 6, np.arange(50))
 
     assert same == (25.0, 25.0)
     spread = 1.96 * np.std([2, 4], ddof=1)
     assert apart == pytest.approx((0, 50 * (2 + spread) / 6), rel=1e-4)
-    assert polysemanticity_interval(np.zeros((5, 9), int), 6) is None
+    assert polysemanticity_interval(np.zeros((5, 9), int), 6, np.arange(9)) is None
 
 
 def test_expected_along_is_the_mean_over_all_choices():

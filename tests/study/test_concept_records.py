@@ -1,5 +1,6 @@
 """The records of encoded concepts, against the probes that they come from."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -176,3 +177,91 @@ def test_the_light_path_counts_alike(measured: Measured):
 
     assert len(light) == 4
     assert all(record in records for record in light)
+
+
+def two_sources(textures: int = 60) -> ConceptDataset:
+    """Textures in the first images, scenes in the others; "sky" is in all images but ten."""
+    images = shown(
+        {f"{kind} {k}": 0 for kind in ("texture", "scene") for k in range(3)} | {"sky": 0}
+    )
+    thirds = [np.arange(k, textures, 3) for k in range(3)]
+    scenes = [np.arange(textures + k, IMAGES, 3) for k in range(3)]
+    sky = np.arange(textures + 10, IMAGES)
+    kinds = ["texture"] * 3 + ["scene"] * 4
+    is_texture = np.arange(IMAGES) < textures
+    return replace(
+        images,
+        concepts=tuple(
+            replace(concept, categories=(kind,))
+            for concept, kind in zip(images.concepts, kinds, strict=True)
+        ),
+        positives=(*thirds, *scenes, sky),
+        annotated={"texture": is_texture, "scene": ~is_texture},
+    )
+
+
+def test_matched_negatives_stand_beside_the_papers():
+    images = two_sources()
+    h = torch.randn(IMAGES, FEATURES, generator=torch.Generator().manual_seed(0))
+    h[:60, 0] += 20  # the source, and nothing else
+    directions = privileged_directions(torch.eye(FEATURES), h)
+    records = concept_records(ROW, images, [h], directions)
+    kinds = (("texture",),) * 3 + (("scene",),) * 4
+    sets = ConceptLabels(
+        tuple(concept.name for concept in images.concepts),
+        images.positives,
+        IMAGES,
+        kinds,
+        images.annotated,
+    )
+    vectors = complete_basis(directions.right)
+    probe = probe_concepts(h, vectors, sets, negatives="matched", diagnostics=True)
+    matched = select(records, control="matched", threshold=0.9)
+
+    paper = one(
+        records,
+        "unique_concepts",
+        control="",
+        threshold=0.9,
+        basis="singular",
+        n=7,
+        variant="",
+        min_positives=None,
+    )
+    count, pairs = matched
+    assert paper.value >= 3  # the three textures, by their source
+    assert (count.quantity, count.value, count.n) == (
+        "unique_concepts",
+        len(probe.unique_concepts()),
+        6,
+    )
+    assert count.value == 0
+    assert (pairs.quantity, pairs.value) == ("polysemanticity", probe.polysemanticity())
+    assert "6 of 7 concepts; left out, for too few such negatives: sky" in count.note
+    assert "no interval: 1.9" in count.note or "no interval: 2" in count.note
+    best = select(records, quantity="best_average_precision", control="matched")
+    assert [r.item for r in best] == list(probe.concepts)
+    assert [r.value for r in best] == probe.average_precision.amax(dim=1).tolist()
+    assert {r.cluster for r in best} == {"texture", "scene"}
+    top = select(records, quantity="top_concept", control="matched")
+    expected = probe.top_concepts(int(directions.importance.argmax()))
+    assert [(r.item, r.value) for r in top] == list(expected)
+
+
+def test_a_set_in_which_nothing_can_be_matched_says_so():
+    images = two_sources()
+    alone = replace(
+        images,
+        concepts=(images.concepts[0], images.concepts[3]),
+        positives=(np.arange(60), np.arange(60, IMAGES)),
+    )
+    h = torch.randn(IMAGES, FEATURES)
+    records = concept_records(ROW, alone, [h], privileged_directions(torch.eye(FEATURES), h))
+
+    matched = select(records, control="matched")
+    assert [(r.value, r.n, r.low) for r in matched] == [(0, 0, None)] * 4
+    assert {r.note for r in matched} == {"no interval: matching leaves no concept 20 negatives"}
+
+
+def test_without_index_csv_there_is_no_matched_count(measured: Measured):
+    assert not select(measured[0], control="matched")

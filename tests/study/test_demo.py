@@ -132,7 +132,9 @@ def test_kurtosis_is_scipys(records: list[Record]):
 def test_counts_of_concepts_are_those_of_their_best_precisions(records: list[Record]):
     for name in LAB_MODELS:
         model = f"lab:{name}"
-        best = select(records, model=model, quantity="best_average_precision", variant="")
+        best = select(
+            records, model=model, quantity="best_average_precision", variant="", control=""
+        )
         for basis in ("singular", "neuron", "random"):
             values = [record.value for record in best if record.basis == basis]
             for threshold in (0.9, 0.85):

@@ -9,13 +9,13 @@ import csv
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, TextIO, cast
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from PIL import Image
 
 from .._io import MAX_TEXT_BYTES, check_regular_file
@@ -51,6 +51,29 @@ class ConceptDataset:
     concepts: tuple[ConceptInfo, ...]
     # for each concept the sorted indices of the images that contain it
     positives: tuple[Int64[np.ndarray, " _"], ...] = field(repr=False)
+    # for each category a mask of the images that index.csv annotates in it; empty without it
+    annotated: Mapping[str, Bool[np.ndarray, " image"]] = field(
+        default_factory=dict[str, np.ndarray], repr=False
+    )
+
+    def cluster_names(self) -> tuple[str, ...]:
+        """Return the cluster of each concept: concepts of one cluster may depend on each other.
+
+        With Broden's tables a cluster is a category and a source, the first folder of most of
+        its images. Without them it is a group of concepts whose images overlap: two share at
+        least half of the images that either has.
+        """
+        if self.annotated:
+            folders = np.array([name.partition("/")[0] for name in self.images.files])
+            is_flat = not any("/" in name for name in self.images.files)
+            return tuple(
+                "+".join(concept.categories)
+                + ("" if is_flat or not len(images) else f" of {_most_common(folders[images])}")
+                for concept, images in zip(self.concepts, self.positives, strict=True)
+            )
+        labels = _overlap_components(self.positives, len(self.images))
+        first = {label: k for k, label in reversed([*enumerate(labels)])}
+        return tuple(f"images of {self.concepts[first[label]].name}" for label in labels)
 
     def exclude(self, indices: Collection[int]) -> "ConceptDataset":
         """Return the same concepts without some of the images."""
@@ -61,7 +84,30 @@ class ConceptDataset:
         is_kept[list(indices)] = False
         new_index = is_kept.cumsum() - 1
         positives = tuple(new_index[old[is_kept[old]]] for old in self.positives)
-        return replace(self, images=images, positives=positives)
+        annotated = {category: mask[is_kept] for category, mask in self.annotated.items()}
+        return replace(self, images=images, positives=positives, annotated=annotated)
+
+
+def _most_common(names: np.ndarray) -> str:
+    values, counts = np.unique(names, return_counts=True)
+    return str(values[counts.argmax()])
+
+
+def _overlap_components(positives: Sequence[np.ndarray], images: int) -> list[int]:
+    """Return a group number of each set of images; overlapping sets share one."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends = np.cumsum([0, *map(len, positives)])
+    ones = np.ones(ends[-1], np.int64)
+    members = csr_array((ones, np.concatenate(positives), ends), shape=(len(positives), images))
+    shared = (members @ members.T).tocoo()
+    row, column = shared.coords
+    sizes = np.diff(ends)
+    is_linked = 2 * shared.data >= sizes[row] + sizes[column] - shared.data
+    pairs = (is_linked[is_linked], (row[is_linked], column[is_linked]))
+    graph = csr_array(pairs, shape=(len(positives), len(positives)))
+    return connected_components(graph, directed=False)[1].tolist()
 
 
 @dataclass(frozen=True)
@@ -160,6 +206,10 @@ def read_broden(root: Path, *, progress: ProgressCallback | None = None) -> Conc
         ImageSet("broden", folder, tuple(row.image for row in rows)),
         concepts,
         tuple(np.array(images, np.int64) for images in positives.values()),
+        {
+            category: np.array([bool(row.cells[k]) for row in rows])
+            for k, category in enumerate(CATEGORIES)
+        },
     )
 
 

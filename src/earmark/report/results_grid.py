@@ -217,13 +217,24 @@ class ResultsGrid:
         return max(set[int].intersection(*widths), default=None)
 
     def encoded_concepts(
-        self, model: str, *, threshold: float = AP_THRESHOLD, basis: str = "singular"
+        self,
+        model: str,
+        *,
+        threshold: float = AP_THRESHOLD,
+        basis: str = "singular",
+        control: str = "",
     ) -> frozenset[str] | None:
         """Return the concepts that a direction encodes; None if none was probed."""
-        best = self.records(model, "best_average_precision", basis=basis, variant="")
+        fields = {"basis": basis, "variant": "", "control": control}
+        best = self.records(model, "best_average_precision", **fields)
         if not best:
             return None
         return frozenset(record.item for record in best if record.value >= threshold)
+
+    def concept_clusters(self, model: str) -> dict[str, str]:
+        """Return the cluster of each concept; a concept of none is one of its own."""
+        best = self.records(model, "best_average_precision", variant="", control="")
+        return {record.item: record.cluster or f"concept {record.item}" for record in best}
 
     def top_direction(self, model: str, *, variant: str = "") -> TopDirection | None:
         """Return the most important direction; None without an importance above 0."""

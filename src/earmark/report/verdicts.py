@@ -6,11 +6,13 @@ References:
     Benjamini and Hochberg, Controlling the false discovery rate, JRSS B 1995.
 """
 
-from collections.abc import Sequence
-from math import comb, sqrt, tanh
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from math import sqrt, tanh
 from typing import Literal, TypeAlias
 
 from ..records import Record
+from ..statistics.clusters import sign_flip_p_value
 from ..statistics.rank_correlation import MIN_MODELS_PARTIAL_CI, Correlation, RankCorrelations
 from .formatting import interval_ends
 
@@ -23,7 +25,9 @@ GIVEN_PREFIX = "given accuracy "
 RULE = (
     "Two numbers differ if their 95 % intervals do not overlap or, if one of them has no "
     "interval, if they differ by more than 5 % of the larger. Two sets of concepts differ in "
-    "number if a sign test over the concepts that only one set has rejects at 5 %. A number is "
+    "number if an exact sign-flip test over clusters of the concepts that only one set has rejects "
+    "at 5 %: concepts of one category and source, or whose images overlap, are no independent "
+    "evidence, and in fewer than 6 clusters it cannot reject. A number is "
     "beyond a limit if its whole interval is. A claim with several parts is reproduced if every "
     "part is, and not reproduced if the measurements contradict any part. If it is judged for "
     "several families, the verdicts of all families must be the same. Everything else is "
@@ -60,19 +64,26 @@ def judge_greater(higher: Record, lower: Record) -> Verdict:
     return choose_verdict(yes=low > other_high, no=high < other_low)
 
 
-def sign_test(n_larger: int, n_smaller: int) -> Verdict:
-    """Return the verdict on the claim that the first set is larger.
+def sign_test(
+    larger: Collection[str], smaller: Collection[str], clusters: Mapping[str, str]
+) -> Verdict:
+    """Return the verdict on the claim that the first of two sets of concepts is larger.
 
-    It is a sign test over the members that only one set has.
+    Clusters of the members that only one set has are as likely, by chance, to be in favor of
+    either set. With clusters of one concept it is the sign test.
 
-    >>> sign_test(36, 24), sign_test(42, 24), sign_test(24, 42)
-    ('inconclusive', 'reproduced', 'not reproduced')
+    >>> alone = {name: name for name in "abcdefg"}
+    >>> sign_test("abcdef", "", alone), sign_test("", "abcdef", alone), sign_test("abc", "", alone)
+    ('reproduced', 'not reproduced', 'inconclusive')
+    >>> sign_test("abcdef", "", dict.fromkeys("abcdef", "textures"))
+    'inconclusive'
     """
-    total, larger = n_larger + n_smaller, max(n_larger, n_smaller)
-    tail = sum(comb(total, k) for k in range(larger, total + 1))
-    is_significant = 2 * tail <= SIGNIFICANCE_LEVEL * 2**total
+    own, others = {*larger} - {*smaller}, {*smaller} - {*larger}
+    differences = Counter(clusters[name] for name in own)
+    differences.subtract(clusters[name] for name in others)
+    is_significant = sign_flip_p_value(list(differences.values())) <= SIGNIFICANCE_LEVEL
     return choose_verdict(
-        yes=is_significant and n_larger > n_smaller, no=is_significant and n_smaller > n_larger
+        yes=is_significant and len(own) > len(others), no=is_significant and len(others) > len(own)
     )
 
 

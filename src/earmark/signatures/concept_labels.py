@@ -5,8 +5,8 @@ References:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from .._kernels.average_precision import MembershipCSR, to_csr
 from ..statistics.permutation_null import SmallConcepts, small_concepts
+
+MIN_MATCHED = 20
+"""Fewest positives of a concept that matching may leave, where it leaves fewer than there were."""
 
 N_RESAMPLES = 5  # samples drawn per concept for the diagnostics, with consecutive seeds
 _Pair = tuple[NDArray[np.int64], NDArray[np.int64]]  # positives, negatives
@@ -29,11 +32,18 @@ class ConceptLabels:
         names: Unique name of each concept.
         positives: Sorted, unique indices of the images that show each concept.
         images: Number of images.
+        categories: Categories of each concept, for matched negatives; empty if unknown.
+        annotated: Mask of the images that are annotated in a category, by its name.
+        clusters: Cluster of each concept: those of one cluster may depend on each other. Empty
+            if unknown.
     """
 
     names: tuple[str, ...]
     positives: tuple[NDArray[np.int64], ...]
     images: int
+    categories: tuple[tuple[str, ...], ...] = ()
+    annotated: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict[str, Any])
+    clusters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -46,10 +56,26 @@ class ConceptLabels:
             )
         for name, indices in zip(self.names, self.positives, strict=True):
             _check_indices(name, indices, self.images)
+        for kind, values in (("Categories", self.categories), ("Clusters", self.clusters)):
+            if values and len(values) != len(self.names):
+                raise ValueError(
+                    f"{kind} must be given for each of {len(self.names)} concepts, or for none: "
+                    f"got {len(values)}."
+                )
+        for category, mask in self.annotated.items():
+            if mask.shape != (self.images,) or mask.dtype != np.bool_:
+                raise ValueError(
+                    f"The images annotated in {category!r} must be a boolean mask of shape "
+                    f"({self.images},), got {mask.dtype} of shape {mask.shape}."
+                )
 
     @classmethod
     def from_positives(
-        cls, positives: Mapping[str, Iterable[Any]], *, images: int
+        cls,
+        positives: Mapping[str, Iterable[Any]],
+        *,
+        images: int,
+        categories: Mapping[str, str] | None = None,
     ) -> "ConceptLabels":
         """Make labels from the image indices of each concept, in any order.
 
@@ -57,19 +83,61 @@ class ConceptLabels:
             positives: Indices of the images that show each concept, or a boolean mask of shape
                 (image,), by the name of the concept.
             images: Number of images.
+            categories: Category of each concept, by its name, for matched negatives. The images
+                annotated in a category are then those that show a concept of it.
 
         Returns:
             The labels, with indices sorted.
 
         Raises:
-            ValueError: If there is no concept, or an index is out of range or given twice.
+            ValueError: If there is no concept, an index is out of range or given twice, or a
+                concept has no category where others have one.
 
         Example:
             >>> ConceptLabels.from_positives({"red": [3, 1]}, images=4).positives
             (array([1, 3]),)
         """
         indices = (_as_image_indices(name, values, images) for name, values in positives.items())
-        return cls(tuple(positives), tuple(indices), images)
+        names, indices = tuple(positives), tuple(indices)
+        if categories is None:
+            return cls(names, indices, images)
+        if missing := [name for name in names if name not in categories]:
+            raise ValueError(f"Concept {missing[0]!r} has no category: give one to each, or none.")
+        annotated = {category: np.zeros(images, np.bool_) for category in categories.values()}
+        for name, shown in zip(names, indices, strict=True):
+            annotated[categories[name]][shown] = True
+        return cls(names, indices, images, tuple((categories[name],) for name in names), annotated)
+
+    def strata(self, concept: int) -> tuple[NDArray[np.int64], ...]:
+        """Return sorted indices of the images that matched negatives of a concept come from.
+
+        Images annotated in its category. A concept of two categories has three strata: images
+        annotated in the first alone, in the second alone, and in both.
+
+        Raises:
+            ValueError: If the concept has no category.
+        """
+        categories = self.categories[concept] if self.categories else ()
+        if not categories:
+            raise ValueError(
+                f"Concept {self.names[concept]!r} has no category: matched negatives need those of "
+                "Broden's tables, or ConceptLabels.from_positives(..., categories={...})."
+            )
+        if categories not in self._strata:
+            masks = [self.annotated[name] for name in categories if name in self.annotated]
+            code = sum((mask.astype(np.int64) << k for k, mask in enumerate(masks)), start=0)
+            code = np.broadcast_to(code, self.images)
+            codes = range(1, 2 ** len(masks))
+            self._strata[categories] = tuple(np.flatnonzero(code == value) for value in codes)
+        return self._strata[categories]
+
+    @cached_property
+    def _strata(self) -> dict[tuple[str, ...], tuple[NDArray[np.int64], ...]]:
+        return {}  # one entry for each combination of categories, not for each concept
+
+
+class NoMatchError(ValueError):
+    """Error that matching leaves no concept enough images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +153,25 @@ class BalancedSamples:
 
 
 @lru_cache(maxsize=2)  # several bases are probed with the same images
-def sample_balanced(concepts: ConceptLabels, seed: int, *, diagnostics: bool) -> BalancedSamples:
+def sample_balanced(
+    concepts: ConceptLabels, seed: int, *, diagnostics: bool, negatives: str = "all"
+) -> BalancedSamples:
     """Sample equally many positive and negative images per concept, as many as possible."""
-    samples = [_sample_concept(concepts, c, seed) for c in range(len(concepts.names))]
+    draw = {"all": _sample_concept, "matched": _sample_matched}[negatives]
+    samples = [draw(concepts, c, seed) for c in range(len(concepts.names))]
     probed = [c for c, (positives, _) in enumerate(samples) if len(positives)]
+    if not probed and negatives == "matched":
+        raise NoMatchError(
+            f"No concept can be probed with {MIN_MATCHED} negatives of its own category: use "
+            "negatives='all'."
+        )
     if not probed:
         raise ValueError("No concept can be probed: each is in no image, or in all of them.")
     pairs, small = [samples[c] for c in probed], None
     if diagnostics:
         small = small_concepts(pairs, concepts.images)
         for further_seed in range(seed + 1, seed + N_RESAMPLES):
-            pairs += [_sample_concept(concepts, c, further_seed) for c in probed]
+            pairs += [draw(concepts, c, further_seed) for c in probed]
         halves = [_split_in_half(concepts, c, seed, samples[c]) for c in probed]
         pairs += [first for first, _ in halves] + [second for _, second in halves]
     sets = to_csr(pairs, concepts.images)
@@ -144,9 +220,31 @@ def _check_indices(name: str, indices: NDArray[np.int64], images: int) -> None:
 
 
 def _sample_concept(labels: ConceptLabels, concept: int, seed: int) -> _Pair:
-    positives, images = labels.positives[concept], labels.images
+    generator = _make_generator(labels, concept, seed)
+    return _draw_pair(generator, labels.positives[concept], labels.images)
+
+
+def _sample_matched(labels: ConceptLabels, concept: int, seed: int) -> _Pair:
+    """Draw positives and negatives within each stratum; none if matching leaves too few."""
+    generator, positives = _make_generator(labels, concept, seed), labels.positives[concept]
+    pairs = [(positives[:0], positives[:0])]
+    for stratum in labels.strata(concept):
+        places = np.searchsorted(stratum, np.intersect1d(positives, stratum, assume_unique=True))
+        drawn = _draw_pair(generator, places, len(stratum))
+        pairs.append((stratum[drawn[0]], stratum[drawn[1]]))
+    sample, negatives = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    unmatched = min(len(positives), labels.images - len(positives))
+    if len(sample) < min(MIN_MATCHED, unmatched):
+        return pairs[0]
+    return np.sort(sample), negatives
+
+
+def _make_generator(labels: ConceptLabels, concept: int, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, labels.images, *_hash_name(labels.names[concept])])
+
+
+def _draw_pair(generator: np.random.Generator, positives: NDArray[np.int64], images: int) -> _Pair:
     size = min(len(positives), images - len(positives))
-    generator = np.random.default_rng([seed, images, *_hash_name(labels.names[concept])])
     sample = np.sort(generator.choice(positives, size, replace=False, shuffle=False))
     # The k-th negative image is k plus the number of positives before it.
     ranks = generator.choice(images - len(positives), size, replace=False, shuffle=False)

@@ -8,7 +8,7 @@ References:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, compress
 from typing import Any
 
 import numpy as np
@@ -80,10 +80,12 @@ class ConceptProbe(Tabular):
         orientation: ``given``, ``mean`` or ``both``, as in `probe_concepts`.
         signs: Shape (concept, direction): 1 if the average precision is that of the
             direction as given, -1 if it is that of the opposite direction.
-        skipped: Concepts that are in no image, or in all of them.
+        skipped: Concepts that are in no image, or in all of them; with matched negatives
+            also those that matching leaves too few images of.
         ap_lower_bound: Average precision with ties broken against the positives; None if
             there are no ties.
         diagnostics: Data of the methods named above, or None.
+        clusters: Cluster of each concept, as in `ConceptLabels`; empty if unknown.
     """
 
     average_precision: Float64[Tensor, "concept direction"]
@@ -94,6 +96,7 @@ class ConceptProbe(Tabular):
     skipped: tuple[str, ...] = ()
     ap_lower_bound: Float64[Tensor, "concept direction"] | None = None
     diagnostics: ProbeDiagnostics | None = None
+    clusters: tuple[str, ...] = ()
 
     def columns(self) -> Mapping[str, Sequence[Any]]:
         """Return the best direction of each concept."""
@@ -277,6 +280,7 @@ class ConceptProbe(Tabular):
             signs=self.signs[mask, directions],
             ap_lower_bound=None if bound is None else bound[mask, directions],
             diagnostics=self.diagnostics and self.diagnostics.select(mask, directions),
+            clusters=tuple(compress(self.clusters, mask.tolist())),
         )
 
     def _select_names(self, mask: Bool[Tensor, "concept"]) -> tuple[str, ...]:
@@ -284,13 +288,14 @@ class ConceptProbe(Tabular):
         return tuple(name for name, is_selected in pairs if is_selected)
 
 
-def probe_concepts(
+def probe_concepts(  # noqa: PLR0913
     activations: ActivationsLike,
     directions: Array,
     concepts: ConceptLabels | Mapping[str, Iterable[Any]],
     *,
     seed: int = 0,
     orientation: str = "mean",
+    negatives: str = "all",
     diagnostics: bool = False,
 ) -> ConceptProbe:
     """Compute the average precision of every concept along every direction (Section 4).
@@ -308,6 +313,13 @@ def probe_concepts(
         orientation: ``given`` projects on the directions as they are. ``mean`` reverses
             those on which the mean projection of these activations is negative. ``both``
             takes the better of the two for each concept.
+        negatives: ``all`` draws them among all images without the concept, as the paper does.
+            ``matched`` draws them among those that are annotated in the concept's category. In
+            Broden a category comes from a source data set of its own, which a direction may
+            know instead of the concept. A concept of two categories is matched among the images
+            of the first alone, of the second alone, and of both, and positives are limited to
+            as many as there are negatives in each. A concept that keeps under 20 positives, and
+            fewer than with ``all``, is skipped.
         diagnostics: Also sample the images with four more seeds and in halves, for
             `ConceptProbe.held_out_concepts`, `ConceptProbe.is_encoded_resampled` and
             `ConceptProbe.permutation_null`.
@@ -317,7 +329,7 @@ def probe_concepts(
 
     Raises:
         ValueError: If shapes do not fit, a value is not finite, an index is out of range,
-            or no concept can be probed.
+            no concept can be probed, or matched negatives need categories that are unknown.
 
     Example:
         >>> images = torch.tensor([[3.0, 1], [2, 0], [1, 1], [0, 0]])
@@ -338,8 +350,10 @@ def probe_concepts(
     images = sum(len(batch) for batch in batches if num_features(batch))
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}.")
+    if negatives not in {"all", "matched"}:
+        raise ValueError(f"negatives must be 'all' or 'matched', not {negatives!r}.")
     labels = _as_concept_labels(concepts, images=images)
-    samples = sample_balanced(labels, seed, diagnostics=diagnostics)
+    samples = sample_balanced(labels, seed, diagnostics=diagnostics, negatives=negatives)
 
     ap = ap_along_directions(activations, directions, samples, orientation, images=images)
     probed = samples.concept_indices
@@ -352,6 +366,7 @@ def probe_concepts(
         skipped=tuple(name for c, name in enumerate(labels.names) if c not in probed),
         ap_lower_bound=torch.from_numpy(ap.ap_lower_bound),
         diagnostics=_collect_diagnostics(samples, ap) if diagnostics else None,
+        clusters=tuple(labels.clusters[c] for c in probed) if labels.clusters else (),
     )
 
 

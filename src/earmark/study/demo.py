@@ -34,7 +34,9 @@ def run_demo(
     if (out / CONFIG_FILE).exists():
         raise ValueError(f"{out} holds the results of a study: give another folder.")
     data, cache = out / "data", out / "activations"
-    write_lab(data, counts=counts, progress=partial(progress, "draw the lab's images"))
+    # The set of two sources is for a scan with `--concepts`; the demo does not measure it.
+    drawn = {**counts, "broden-sources": max(1, counts["broden"] // 2)}
+    write_lab(data, counts=drawn, progress=partial(progress, "draw the lab's images"))
     models = [load_lab(name) for name in LAB_MODELS]
     classes = models[0].classes
     concepts = data / DATASET_FOLDERS["broden"]

@@ -15,7 +15,7 @@ from ..models.classifier import Classifier
 from ..signatures.effective_robustness import Baseline
 from .eval_sets import EvalSets
 
-RECORD_VERSION = 7  # raised when earmark records something else for the same inputs
+RECORD_VERSION = 8  # raised when earmark records something else for the same inputs
 
 
 def record_key(kind: str, **inputs: object) -> str:
@@ -46,6 +46,8 @@ def eval_sets_key(eval_sets: EvalSets) -> dict[str, object]:
         digest = sha256(repr(eval_sets.concepts.concepts).encode())
         for positives in eval_sets.concepts.positives:
             digest.update(np.asarray(positives, dtype=np.int64).tobytes() + b";")
+        for category, mask in eval_sets.concepts.annotated.items():
+            digest.update(category.encode() + np.packbits(mask).tobytes() + b";")
         images = _images_key(eval_sets.concepts.images, eval_sets)
         hashes["concepts"] = [images, digest.hexdigest()]
     return hashes

@@ -307,6 +307,24 @@ def test_the_last_layer_is_the_one_of_the_largest_coordinate():
     )
 
 
+def test_sources_of_concepts_are_said_with_and_without_matched_negatives():
+    records = paper_records()
+    (said,) = audit_sentences(audit(ResultsGrid.from_records(records), paper=True))[
+        "Concepts and their sources"
+    ]
+    assert said.endswith("Negatives of the concept's own category were not measured here.")
+    counts = [
+        r for r in records if (r.quantity, r.basis, r.group) == ("unique_concepts", "singular", "")
+    ]
+    half = [replace(r, control="matched", value=r.value / 2) for r in counts]
+    mean = np.mean([r.value for r in counts])
+
+    found = audit(ResultsGrid.from_records([*records, *half]))
+
+    (said,) = audit_sentences(found)["Concepts and their sources"]
+    assert f", {mean / 2:.0f} instead of {mean:.0f} are encoded on average over" in said
+
+
 def test_the_signatures_are_those_of_the_registry():
     assert [signature.key for signature in audited_signatures()] == [
         "activation_kurtosis",
@@ -327,6 +345,7 @@ def test_the_signatures_are_those_of_the_registry():
         "spearman_sigma_importance",
         "pruned_accuracy_kept",
         "unique_concepts",
+        "unique_concepts_matched",
         "unique_concepts_excess",
         "unique_concepts_fdr",
         "unique_concepts_held_out",

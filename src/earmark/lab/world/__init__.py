@@ -27,4 +27,5 @@ from .sampling import sample_concepts as sample_concepts
 from .sampling import sample_drawn_shift as sample_drawn_shift
 from .sampling import sample_id as sample_id
 from .sampling import sample_shift as sample_shift
+from .sampling import sample_sources as sample_sources
 from .sampling import sample_world as sample_world

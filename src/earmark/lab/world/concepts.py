@@ -13,6 +13,10 @@ colors and scenes can each reach an average precision of .9, and none does so tr
   fill cannot be seen in stripes.
 
 Each concept has at least 40 positive images among 8,000.
+
+A second set has two sources, as Broden has: a tenth of its images is faded, and only these are
+annotated in textures; the others are annotated in all else. Its cue, unlike a texture, is plain to
+any network, so that it shows what a direction "encodes" that knows the source alone.
 """
 
 from collections.abc import Mapping
@@ -20,7 +24,7 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations, product
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt16
+from jaxtyping import Bool, Float64, Int64, UInt8, UInt16
 
 from .factors import CLASSES, COLORS, SCENES, SHAPES, TEXTURES, Factors
 from .render import object_masks
@@ -65,6 +69,30 @@ class Annotations:
             shares += np.bincount(cells, minlength=len(shares)) / mask[0].size
         shares[start + self.image_labels] = 1
         return shares.reshape(n_images, n_columns)
+
+
+SOURCES: Mapping[str, frozenset[str]] = {
+    "faded": frozenset({"color", "texture"}),
+    "photo": frozenset({"color", "object", "part", "material", "scene"}),
+}
+"""Categories that each source of the set of two sources is annotated in."""
+
+_CATEGORIES = np.array(["", *(category for _, category in CONCEPTS)])  # by number
+
+
+def assign_sources(factors: Factors) -> list[str]:
+    """Return the source of each image of the set of two sources; no other factor tells it."""
+    return ["faded" if seed % 10 == 0 else "photo" for seed in factors.seed.tolist()]
+
+
+def fade(pixels: UInt8[np.ndarray, "*image"]) -> UInt8[np.ndarray, "*image"]:
+    """Return pale images of little contrast."""
+    return (178 + 0.3 * pixels).astype(np.uint8)
+
+
+def is_annotated(source: str) -> Bool[np.ndarray, " number"]:
+    """Return for each concept number, 0 included, whether a source is annotated in it."""
+    return np.isin(_CATEGORIES, [*SOURCES[source]])
 
 
 def annotate(factors: Factors) -> Annotations:

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from hashlib import sha256
@@ -17,10 +17,17 @@ from PIL import Image
 from ..._io import atomic_write, lock_folder, read_bytes, read_json
 from ...data.broden import CATEGORIES
 from ...data.imagenet import DATASETS
-from .concepts import CONCEPTS, annotate
+from .concepts import CONCEPTS, annotate, assign_sources, fade, is_annotated
 from .factors import CLASS_FOLDERS, Factors
 from .render import SIDE, render
-from .sampling import LAB_SHIFTS, sample_concepts, sample_drawn_shift, sample_id, sample_shift
+from .sampling import (
+    LAB_SHIFTS,
+    sample_concepts,
+    sample_drawn_shift,
+    sample_id,
+    sample_shift,
+    sample_sources,
+)
 
 FORMAT_VERSION = 1  # increment when a seed's images or labels change
 MANIFEST = "lab.json"
@@ -32,6 +39,7 @@ DEFAULT_IMAGE_COUNTS: Mapping[str, int] = MappingProxyType({
 DATASET_FOLDERS: Mapping[str, str] = MappingProxyType({
     **{name: DATASETS[name].folder for name in ("imagenet", "imagenet-train", *LAB_SHIFTS)},
     "broden": "broden1_224",
+    "broden-sources": "broden_sources",
 })
 _IMAGES_PER_CHUNK = 250
 _INDEX_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw", *CATEGORIES)
@@ -91,8 +99,12 @@ def write_drawn_shifts(
 def _write_dataset(root: Path, name: str, factors: Factors, advance: Advance) -> None:
     top, *subfolders = Path(DATASET_FOLDERS[name]).parts
     with atomic_write(root / top) as tmp_path:
-        write = _write_concepts if name == "broden" else _write_classes
-        write(tmp_path.joinpath(*subfolders), factors, advance)
+        folder = tmp_path.joinpath(*subfolders)
+        if name.startswith("broden"):
+            sources = assign_sources(factors) if name == "broden-sources" else [""] * len(factors)
+            _write_concepts(folder, factors, sources, advance)
+        else:
+            _write_classes(folder, factors, advance)
         manifest = _manifest(name, factors, tmp_path)
         (tmp_path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
@@ -102,6 +114,8 @@ def _sample_factors(name: str, count: int, seed: int) -> Factors:
         return sample_id(count, seed=seed, split="val")
     if name == "broden":
         return sample_concepts(count, seed=seed)
+    if name == "broden-sources":
+        return sample_sources(count, seed=seed)
     return sample_shift(name, count, seed=seed)
 
 
@@ -159,23 +173,36 @@ def _write_classes(folder: Path, factors: Factors, advance: Advance) -> None:
     _write_in_threads(write, len(factors), advance)
 
 
-def _write_concepts(folder: Path, factors: Factors, advance: Advance) -> None:
-    (folder / "images").mkdir(parents=True)
+def _write_concepts(
+    folder: Path, factors: Factors, sources: Sequence[str], advance: Advance
+) -> None:
+    """Write images, masks and tables; a source is a folder of images with its own categories."""
+    for source in {*sources}:
+        (folder / "images" / source).mkdir(parents=True)
     coverage = np.zeros((len(factors), len(CONCEPTS) + 1))
     rows: list[list[object]] = [[] for _ in range(len(factors))]
 
     def write(start: int) -> int:
         chunk = factors[start : start + _IMAGES_PER_CHUNK]
         labels = annotate(chunk)
-        coverage[start : start + len(chunk)] = labels.coverage()
+        of_chunk = labels.coverage()
         for image, pixels in enumerate(render(chunk)):
-            name = f"{start + image:05d}"
+            index, source = start + image, sources[start + image]
+            name = f"{source}/{index:05d}" if source else f"{index:05d}"
             masks = {"color": labels.colors[image], "object": labels.shapes[image]}
-            _save_png(pixels, folder / "images" / f"{name}.png")
+            numbers = labels.image_labels[image]
+            if source:
+                has_label = is_annotated(source)
+                of_chunk[image] *= has_label
+                numbers = numbers * has_label[numbers]
+                masks = {c: mask for c, mask in masks.items() if has_label[mask.max()]}
+            image_path = folder / "images" / f"{name}.png"
+            _save_png(fade(pixels) if source == "faded" else pixels, image_path)
             for category, mask in masks.items():
                 path = folder / "images" / f"{name}_{category}.png"
                 _save_png(_encode_as_rgb(mask), path)
-            rows[start + image] = _index_row(name, masks, labels.image_labels[image])
+            rows[index] = _index_row(index, name, masks, numbers)
+        coverage[start : start + len(chunk)] = of_chunk
         return len(chunk)
 
     _write_in_threads(write, len(factors), advance)
@@ -183,11 +210,13 @@ def _write_concepts(folder: Path, factors: Factors, advance: Advance) -> None:
     _write_labels(folder, coverage)
 
 
-def _index_row(name: str, masks: Iterable[str], image_labels: np.ndarray) -> list[object]:
+def _index_row(
+    index: int, name: str, masks: Iterable[str], image_labels: np.ndarray
+) -> list[object]:
     cells = {category: [f"{name}_{category}.png"] for category in masks}
     for number in image_labels[image_labels > 0].tolist():
         cells.setdefault(CONCEPTS[number - 1][1], []).append(str(number))
-    split = "val" if int(name) % 10 >= 7 else "train"  # three tenths, as in Broden
+    split = "val" if index % 10 >= 7 else "train"  # three tenths, as in Broden
     labels = [";".join(cells.get(category, [])) for category in CATEGORIES]
     return [f"{name}.png", split, SIDE, SIDE, SIDE, SIDE, *labels]
 

@@ -35,6 +35,12 @@ def sample_concepts(n: int, *, seed: int) -> Factors:
     return replace(factors, style=np.full(n, PHOTO_STYLE))
 
 
+def sample_sources(n: int, *, seed: int) -> Factors:
+    """Sample photos as `sample_concepts` does, for the concept set of two sources."""
+    factors = _sample_independent(n, _make_generator("sources", seed))
+    return replace(factors, style=np.full(n, PHOTO_STYLE))
+
+
 def sample_id(n: int, *, seed: int, split: str) -> Factors:
     """Sample photos, each mostly in its class's own colors and scenes; classes are balanced."""
     if split not in {"train", "val"}:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 
 from ..._io import atomic_write
 from ...data.registry import dataset_title
@@ -163,6 +164,7 @@ def audit_sentences(audit: Audit) -> dict[str, list[str]]:
         verdicts.setdefault(_describe_signature(audit, signature), []).append(signature.title)
     sections = {
         "Verdicts": [f"{'; '.join(titles)}. {text}" for text, titles in verdicts.items()],
+        "Concepts and their sources": _describe_sources(audit),
         "Power of the verdicts": describe_power(audit),
         "What each contrast can support": describe_contrasts(audit),
         "Change within families": [*describe_families(audit), *post_hoc_notes(audit)],
@@ -183,6 +185,25 @@ def audit_sentences(audit: Audit) -> dict[str, list[str]]:
         for heading, texts in sections.items()
         if texts
     }
+
+
+def _describe_sources(audit: Audit) -> list[str]:
+    """Say what the counts of concepts are with negatives of the concept's own category."""
+    paper, matched = "unique_concepts", "unique_concepts_matched"
+    if not any(paper in model.values for model in audit.models):
+        return []
+    start = (
+        "Concepts of one category come from one source data set: a direction that knows only the "
+        "source of an image encodes its textures by the paper's count."
+    )
+    both = [m.values for m in audit.models if paper in m.values and matched in m.values]
+    if not both:
+        return [f"{start} Negatives of the concept's own category were not measured here."]
+    counts = (f"{fmean(values[key] for values in both):.0f}" for key in (matched, paper))
+    return [
+        f"{start} With negatives of the concept's own category, {' instead of '.join(counts)} are "
+        f"encoded on average over {len(both)} models."
+    ]
 
 
 def _describe_signature(audit: Audit, signature: Signature) -> str:

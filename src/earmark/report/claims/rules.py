@@ -1,13 +1,16 @@
 """Rules that judge each claim of the paper by the records of one family of models."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, TypeVar
 
+import numpy as np
+
 from ...quantities import AP_THRESHOLD, MIN_POSITIVES, PAPER_COUNT, SINGULAR_COUNT
 from ...records import Record
+from ...statistics.clusters import cluster_codes, clustered_mean_interval
 from ...statistics.rank_correlation import spearman
 from .. import verdicts
 from ..formatting import (
@@ -54,6 +57,7 @@ _format_whole = partial(format_fixed, digits=0)
 _KURTOSIS = {"dataset": "imagenet", "variant": ""}
 _RANDOM = {**SINGULAR_COUNT, "basis": "random", "seed": 0}
 _CONTROLS = {
+    ("matched", None): "With negatives of the concept's own category: {}.",
     ("null", None): "Expected under the permutation null: {}.",
     ("fdr", None): "After false-discovery control: {}.",
     ("held-out", None): "On held-out images too: {}.",
@@ -97,6 +101,13 @@ class FamilyEvidence:
     def concepts(self, basis: str = "singular") -> dict[str, frozenset[str]]:
         """Return the encoded concepts of each compared role that was probed."""
         return self.read_roles(partial(self.grid.encoded_concepts, basis=basis))
+
+    @property
+    def clusters(self) -> dict[str, str]:
+        """Return the cluster of each concept that was probed with a model of the family."""
+        models = dict.fromkeys(self.row.models.values())
+        by_model = map(self.grid.concept_clusters, models)
+        return {name: cluster for clusters in by_model for name, cluster in clusters.items()}
 
     def top_directions(self, variant: str = "") -> dict[str, TopDirection]:
         """Return the most important direction of each compared role that has one."""
@@ -335,17 +346,24 @@ def unique_concepts_rule(basis: str, other_roles: Sequence[str]) -> Rule:
         numbers = f"At AP {AP_THRESHOLD:g}: {_list_by_role(counts, _format_whole)}."
         if second:
             numbers += f" At AP {SECOND_THRESHOLD:g}: {_list_by_role(second, _format_whole)}."
-        parts = dict(_compare_counts(sets, role) for role in other_roles)
+        parts = dict(_compare_counts(sets, role, evidence.clusters) for role in other_roles)
         return Judgement(numbers, parts, _unique_concepts_controls(evidence, basis, sets))
 
     return judge
 
 
-def _compare_counts(sets: Mapping[str, frozenset[str]], role: str) -> tuple[str, Verdict]:
+def _compare_counts(
+    sets: Mapping[str, frozenset[str]], role: str, clusters: Mapping[str, str]
+) -> tuple[str, Verdict]:
     zero_shot, other = sets["zero-shot"], sets[role]
     own, others = len(zero_shot - other), len(other - zero_shot)
-    part = f"zero-shot above {role} ({own} only its own, {others} only {role}'s)"
-    return part, verdicts.sign_test(own, others)
+    part = f"zero-shot above {role} ({own} only its own, {others} only {role}'s"
+    values = [float((name in zero_shot) - (name in other)) for name in clusters]
+    codes = cluster_codes(list(clusters.values()))
+    if interval := clustered_mean_interval(np.array(values), codes):
+        low, high = (round(end * len(values)) for end in interval)
+        part += f"; difference {own - others}, {low} to {high}"
+    return f"{part})", verdicts.sign_test(zero_shot, other, clusters)
 
 
 def _unique_concepts_controls(
@@ -357,7 +375,7 @@ def _unique_concepts_controls(
         fewer = [
             role
             for role, names in sets.items()
-            if verdicts.sign_test(len(untrained - names), len(names - untrained)) == "reproduced"
+            if verdicts.sign_test(untrained, names, evidence.clusters) == "reproduced"
         ]
         end = f", more than {' and '.join(fewer)}: a count alone is no sign of learning"
         texts.append(f"The untrained control “encodes” {len(untrained)}{end if fewer else ''}.")
@@ -385,48 +403,83 @@ def overlap(evidence: FamilyEvidence) -> Judgement | None:
     sets = evidence.concepts()
     if len(sets) < len(COMPARED_ROLES):
         return None
-    sizes = Counter(
-        tuple(role for role in sets if concept in sets[role])
-        for concept in frozenset().union(*sets.values())
-    )
-    total, shared = sizes.total(), sizes.pop(COMPARED_ROLES, 0)
-    zero_shot, finetuned, supervised = (sizes[role,] for role in COMPARED_ROLES)
-    largest = max(sizes.values(), default=0)
-    kept = len(sets["zero-shot"] & sets["finetuned"])
-    lost = len(sets["finetuned"]) - kept
+    regions: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+    for concept in frozenset().union(*sets.values()):
+        regions[tuple(role for role in sets if concept in sets[role])].add(concept)
+    total, shared = sum(map(len, regions.values())), regions.pop(COMPARED_ROLES, set[str]())
+    zero_shot, finetuned, supervised = (regions[role,] for role in COMPARED_ROLES)
+    largest = max(regions.values(), key=len)
+    kept = sets["zero-shot"] & sets["finetuned"]
+    lost = sets["finetuned"] - kept
+    is_larger = partial(verdicts.sign_test, clusters=evidence.clusters)
     return Judgement(
-        f"Of {total} concepts that any of the three encodes at AP {AP_THRESHOLD:g}, {shared} "
-        f"are common to all. Of finetuned's {kept + lost}, zero-shot encodes {kept}. Alone: "
-        f"zero-shot {zero_shot}, finetuned {finetuned}, supervised {supervised}.",
+        f"Of {total} concepts that any of the three encodes at AP {AP_THRESHOLD:g}, {len(shared)} "
+        f"are common to all. Of finetuned's {len(kept) + len(lost)}, zero-shot encodes "
+        f"{len(kept)}. Alone: zero-shot {len(zero_shot)}, finetuned {len(finetuned)}, supervised "
+        f"{len(supervised)}.",
         {
-            "the region of all three is largest": verdicts.sign_test(shared, largest),
-            "zero-shot has most of finetuned's": verdicts.sign_test(kept, lost),
-            "more are zero-shot's alone than finetuned's": verdicts.sign_test(zero_shot, finetuned),
+            "the region of all three is largest": is_larger(shared, largest),
+            "zero-shot has most of finetuned's": is_larger(kept, lost),
+            "more are zero-shot's alone than finetuned's": is_larger(zero_shot, finetuned),
         },
     )
 
 
 def texture(evidence: FamilyEvidence) -> Judgement | None:
     """Judge that zero-shot's top direction encodes textures, unlike finetuned's."""
-    roles = COMPARED_ROLES[:2]
-    best = {role: evidence.records(role, "top_concept", basis="singular") for role in roles}
+    best = _top_concepts(evidence, control="")
     if not all(best.values()):
         return None
-    many, few = (
-        sum(top.item.lower().strip().replace(" ", "-") in TEXTURES for top in tops)
-        for tops in best.values()
-    )
-    listed = "; ".join(
-        f"{role}: " + ", ".join(f"{top.item} ({format_fixed(top.value)})" for top in tops)
-        for role, tops in best.items()
-    )
+    many, few = (sum(_is_texture(top.item) for top in tops) for tops in best.values())
     return Judgement(
-        f"Best encoded, with average precision: {listed}.",
+        f"{_matched_textures(evidence)}Best encoded, with average precision, as the paper draws "
+        f"negatives: {_list_top_concepts(best)}.",
         {
             "zero-shot's are textures": "reproduced" if many >= 2 else "not reproduced",
             "fewer of finetuned's are": "reproduced" if few < many else "not reproduced",
         },
     )
+
+
+def _top_concepts(evidence: FamilyEvidence, *, control: str) -> dict[str, list[Record]]:
+    """Return the best concepts of zero-shot's and finetuned's most important directions."""
+    fields = {"basis": "singular", "control": control}
+    return {role: evidence.records(role, "top_concept", **fields) for role in COMPARED_ROLES[:2]}
+
+
+def _list_top_concepts(best: Mapping[str, Sequence[Record]]) -> str:
+    return "; ".join(
+        f"{role}: " + ", ".join(f"{top.item} ({format_fixed(top.value)})" for top in tops)
+        for role, tops in best.items()
+    )
+
+
+def _matched_textures(evidence: FamilyEvidence) -> str:
+    """Return what holds with negatives of the concept's category; empty if not measured."""
+    best = _top_concepts(evidence, control="matched")
+    if not all(best.values()):
+        return ""
+    texts = [
+        "A direction that knows only the source data set of an image separates its textures from "
+        "the rest, so negatives of the concept's own category come first. With these, best "
+        f"encoded are: {_list_top_concepts(best)}."
+    ]
+    counts: list[str] = []
+    for role in best:
+        paper, matched = (
+            evidence.grid.encoded_concepts(evidence.model(role), control=control)
+            for control in ("", "matched")
+        )
+        if paper is not None and matched is not None:
+            n_paper, n_matched = (sum(map(_is_texture, names)) for names in (paper, matched))
+            counts.append(f"{role} {n_matched} instead of {n_paper}")
+    if counts:
+        texts.append(f"Textures that any direction encodes: {', '.join(counts)}.")
+    return " ".join(texts) + " "
+
+
+def _is_texture(name: str) -> bool:
+    return name.lower().strip().replace(" ", "-") in TEXTURES
 
 
 def polysemanticity(evidence: FamilyEvidence) -> Judgement | None:
@@ -436,6 +489,7 @@ def polysemanticity(evidence: FamilyEvidence) -> Judgement | None:
     if "zero-shot" not in records:
         return None
     low, high = interval_ends(records["zero-shot"])
+    is_sure = records["zero-shot"].low is not None or not high
     texts = [_untrained_control(evidence, name, SINGULAR_COUNT)]
     if random := evidence.first("zero-shot", name, **_RANDOM):
         texts.append(f"Along random directions zero-shot has {format_fixed(random.value)}.")
@@ -443,7 +497,11 @@ def polysemanticity(evidence: FamilyEvidence) -> Judgement | None:
     listed = _list_by_role(records, format_fixed)
     return Judgement(
         f"Concepts for each direction at AP {AP_THRESHOLD:g}: {listed}.",
-        {"zero-shot has 2 or more": verdicts.choose_verdict(yes=low >= 2, no=high < 1)},
+        {
+            "zero-shot has 2 or more": verdicts.choose_verdict(
+                yes=is_sure and low >= 2, no=is_sure and high < 1
+            )
+        },
         " ".join(filter(None, texts)),
     )
 

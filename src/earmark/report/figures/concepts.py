@@ -109,7 +109,7 @@ def threshold_figure(grid: ResultsGrid) -> Figure | None:
 
 def _threshold_points(grid: ResultsGrid, row: FamilyRow, basis: str) -> list[Point]:
     points: list[Point] = []
-    fields = {"basis": basis, "variant": ""}
+    fields = {"basis": basis, "variant": "", "control": ""}
     for role, model in row.models.items():
         records = grid.records(model, "best_average_precision", **fields)
         values = sorted(record.value for record in records)

@@ -167,6 +167,11 @@ _CONTROLS_CAPTION = (
     "paper's count minus the expected one. After false-discovery control: at most 5 % of these are "
     "expected to be false (Benjamini and Hochberg, over {tested})."
 )
+_MATCHED_NOTE = (
+    " With negatives of the concept's category: each category of Broden comes from source data "
+    "sets of its own, which a direction may know instead of the concept; concepts with too few "
+    "such negatives are left out."
+)
 _HELD_OUT_NOTE = (
     " On held-out images too: the best direction on half of a concept's images encodes it "
     "on the other half as well; for very rare concepts this happens by chance."
@@ -177,7 +182,8 @@ _NO_RARE_NOTE = " All concepts have 20 positives or more."
 
 def _note_controls(grid: ResultsGrid, records: Sequence[Record]) -> str:
     is_unique = any(record.quantity == "unique_concepts" for record in records)
-    text = _HELD_OUT_NOTE if is_unique else ""
+    text = _MATCHED_NOTE if any(record.control == "matched" for record in records) else ""
+    text += _HELD_OUT_NOTE if is_unique else ""
     text += _COMMON_NOTE if grid.has_rare_concepts() else _NO_RARE_NOTE
     if is_unique and (width := grid.common_width()):
         text += (

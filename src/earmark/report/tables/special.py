@@ -1,7 +1,7 @@
 """Tables 1b, 2b, 2c, 5, 8 and P1, which are more than one quantity by role."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -226,12 +226,14 @@ def top_concepts_table(grid: ResultsGrid) -> Table | None:
     rows: list[LabeledRow] = []
     paper_keys = match_paper_models(grid)
     for _, role, model in grid.models():
-        records = grid.records(model, "top_concept", basis="singular")
-        by_rank = {record.coordinate: record for record in records}
-        paper = paper_concept_row(paper_keys.get(model))
-        cells = [_concept_cell(by_rank.get(float(k)), paper.get(k)) for k in (1, 2, 3)]
-        for record in records[:1]:
-            rows.append(((record.backbone, record.pretraining, ROLE_TITLES[role]), cells))
+        for control, suffix in (("", ""), ("matched", ", matched negatives")):
+            records = grid.records(model, "top_concept", basis="singular", control=control)
+            by_rank = {record.coordinate: record for record in records}
+            paper = {} if control else paper_concept_row(paper_keys.get(model))
+            cells = [_concept_cell(by_rank.get(float(k)), paper.get(k)) for k in (1, 2, 3)]
+            for record in records[:1]:
+                title = ROLE_TITLES[role] + suffix
+                rows.append(((record.backbone, record.pretraining, title), cells))
     if not rows:
         return None
     has_paper = any(cell.paper for _, cells in rows for cell in cells)
@@ -239,11 +241,22 @@ def top_concepts_table(grid: ResultsGrid) -> Table | None:
         "5",
         "The concepts that the direction of largest importance encodes best",
         "With their average precision (AP)."
+        + _MATCHED_NOTE * _has_matched(rows)
         + " Beneath, where the model is the paper's: the paper's concept." * has_paper,
         ("Backbone", "Pretraining", "Role"),
         ("First", "Second", "Third"),
         rows,
     )
+
+
+_MATCHED_NOTE = (
+    " Matched negatives: images annotated in the concept's category, so that a direction which "
+    "knows only the source data set of an image encodes nothing."
+)
+
+
+def _has_matched(rows: Sequence[LabeledRow]) -> bool:
+    return any(labels[2].endswith("matched negatives") for labels, _ in rows)
 
 
 def _concept_cell(record: Record | None, paper: PaperConcept | None) -> Cell:

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeAlias
 
+import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
 from ...data.broden import ConceptDataset
 from ...records import Record
 from ...signatures.bases import neuron_basis, random_basis
-from ...signatures.concept_labels import ConceptLabels
+from ...signatures.concept_labels import MIN_MATCHED, ConceptLabels, NoMatchError
 from ...signatures.concepts import AP_THRESHOLD, MIN_POSITIVES, ConceptProbe, probe_concepts
 from ...signatures.directions import Directions, complete_basis
+from ...statistics.clusters import MIN_CLUSTERS, cluster_codes, effective_clusters
 from ...statistics.counts import (
-    count_interval,
+    clustered_count_interval,
     excess_over_null,
     polysemanticity_interval,
     rarefied_count,
@@ -33,6 +35,13 @@ _BOUNDED = "at most, by the exact law of average precision: no label was permute
 _FDR = "no interval: false discoveries are at most 5 % of it, on average"
 _NO_PAIR = "no interval: no direction encodes any concept, with any draw of images"
 _WIDTH = "no interval: the exact mean over all choices of {} of the {} directions"
+_FEW_CLUSTERS = (
+    f"no interval: {{:.2g}} clusters of concepts, in effect, of at least {MIN_CLUSTERS} needed"
+)
+_FEW_HOLDING = "no interval: too few clusters of concepts hold the encoded ones"
+_MATCHED = "negatives are images annotated in the concept's category"
+_NO_MATCH = f"no interval: matching leaves no concept {MIN_MATCHED} negatives"
+_MAX_NAMED = 20
 _ALL_RARE = f"no interval: no concept was probed with {MIN_POSITIVES} positives"
 
 UNIQUE = "unique_concepts"
@@ -49,12 +58,12 @@ class _CountEstimate:
     high: float | None = None
     note: str = ""
 
-    @property
-    def value_and_interval(self) -> tuple[float, float, float]:
-        """Return the value and the ends of its interval; without one, the value thrice."""
+    def subtract(self, expected: tuple[float, float, float]) -> "_CountEstimate":
+        """Return what is beyond the expected count; without an interval if it has none."""
         if self.low is None or self.high is None:
-            return self.value, self.value, self.value
-        return self.value, self.low, self.high
+            return _CountEstimate(self.value - expected[0], note=self.note)
+        interval = (self.value, self.low, self.high)
+        return _CountEstimate(*excess_over_null(interval, expected))
 
 
 def concept_records(
@@ -70,7 +79,7 @@ def concept_records(
     )
     records: list[Record] = []
     if directions:
-        records += _singular_records(row, probe, directions)
+        records += _singular_records(row, probe, directions, dataset)
     records += _basis_records(
         partial(row, basis="neuron"), probe(directions=neuron_basis(features))
     )
@@ -94,7 +103,10 @@ def concept_count_records(
 
 
 def _singular_records(
-    row: partial[Record], probe: partial[ConceptProbe], directions: Directions
+    row: partial[Record],
+    probe: partial[ConceptProbe],
+    directions: Directions,
+    dataset: ConceptDataset,
 ) -> list[Record]:
     row, vectors = partial(row, basis="singular"), complete_basis(directions.right)
     result = probe(directions=vectors)
@@ -102,10 +114,41 @@ def _singular_records(
     if directions.rank < len(vectors):  # the rest of the singular basis is arbitrary
         of_rank = result.select_directions(directions.rank)
         records += _basis_records(partial(row, variant="rank"), of_rank)
+    top = int(directions.importance.argmax())
+    if dataset.annotated:
+        records += _matched_records(row, partial(probe, directions=vectors), result, top)
     both = probe(directions=vectors, orientation="both")
     both_row = partial(row, variant="both-orientations")
     records += _count_records(both_row, both) + _control_records(both_row, both)
-    return records + _top_concept_records(row, result, int(directions.importance.argmax()))
+    return records + _top_concept_records(row, result, top)
+
+
+def _matched_records(
+    row: partial[Record], probe: partial[ConceptProbe], paper: ConceptProbe, direction: int
+) -> list[Record]:
+    """Record counts and best concepts with negatives of the concept's own category."""
+    row = partial(row, control="matched")
+    try:
+        matched = probe(negatives="matched")
+    except NoMatchError:
+        row = partial(row, value=0.0, n=0, note=_NO_MATCH)
+        return [row(quantity=q, threshold=t) for t in THRESHOLDS for q in (UNIQUE, POLYSEMANTICITY)]
+    left_out = [name for name in matched.skipped if name in paper.concepts]
+    note = f"{_MATCHED}; {len(matched.concepts)} of {len(paper.concepts)} concepts"
+    if left_out:
+        more = f" and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
+        names = ", ".join(left_out[:_MAX_NAMED])
+        note += f"; left out, for too few such negatives: {names}{more}"
+    records = [
+        record
+        for threshold in THRESHOLDS
+        for record in _make_records(
+            partial(row, threshold=threshold, note=note),
+            matched,
+            _count_encoded(matched, matched.is_encoded_resampled(threshold)),
+        )
+    ]
+    return [*records, *_best_records(row, matched), *_top_concept_records(row, matched, direction)]
 
 
 # All models of a study see the same `ConceptDataset` (compared by identity): its balanced
@@ -117,21 +160,28 @@ def _concept_labels(dataset: ConceptDataset) -> ConceptLabels:
         name if names.count(name) == 1 else f"{name} ({concept.number})"
         for name, concept in zip(names, dataset.concepts, strict=True)
     )
-    return ConceptLabels(unique_names, dataset.positives, len(dataset.images))
+    return ConceptLabels(
+        unique_names,
+        dataset.positives,
+        len(dataset.images),
+        tuple(concept.categories for concept in dataset.concepts),
+        dataset.annotated,
+        dataset.cluster_names(),
+    )
 
 
 def _basis_records(row: partial[Record], probe: ConceptProbe) -> list[Record]:
     """Record counts, controls, and the best average precision of each concept."""
+    return [*_count_records(row, probe), *_control_records(row, probe), *_best_records(row, probe)]
+
+
+def _best_records(row: partial[Record], probe: ConceptProbe) -> list[Record]:
     best = probe.average_precision.max(dim=1).values.tolist()
-    concepts = zip(probe.concepts, best, probe.positives.tolist(), strict=True)
-    best_row = partial(row, quantity="best_average_precision", note=_BEST_OF_MANY)
+    concepts = zip(probe.concepts, best, probe.positives.tolist(), probe.clusters, strict=True)
+    row = partial(row, quantity="best_average_precision", note=_BEST_OF_MANY)
     return [
-        *_count_records(row, probe),
-        *_control_records(row, probe),
-        *(
-            best_row(value=value, item=concept, n=2 * positives)
-            for concept, value, positives in concepts
-        ),
+        row(value=value, item=concept, n=2 * positives, cluster=cluster)
+        for concept, value, positives, cluster in concepts
     ]
 
 
@@ -156,7 +206,7 @@ def _count_records(row: partial[Record], probe: ConceptProbe) -> list[Record]:
         for record in _make_records(
             partial(row, note=note, threshold=threshold),
             probe,
-            _count_encoded(probe.is_encoded_resampled(threshold)),
+            _count_encoded(probe, probe.is_encoded_resampled(threshold)),
         )
     ]
 
@@ -168,7 +218,7 @@ def _control_records(
     null, records = probe.permutation_null(THRESHOLDS), list[Record]()
     for threshold in THRESHOLDS:
         at = partial(row, threshold=threshold)
-        observed = _count_encoded(probe.is_encoded_resampled(threshold))
+        observed = _count_encoded(probe, probe.is_encoded_resampled(threshold))
         controls = _controls(probe, null, observed, threshold, with_held_out=with_details)
         records += _make_records(at, probe, controls)
         if with_details:
@@ -185,7 +235,7 @@ def _make_records(
     return [
         row(
             quantity=quantity,
-            control=control,
+            control=control or row.keywords.get("control", ""),
             n=n_concepts if quantity == UNIQUE else n_directions,
             value=estimate.value,
             low=estimate.low,
@@ -197,21 +247,25 @@ def _make_records(
 
 
 def _count_encoded(
-    is_encoded: Bool[Tensor, "seed concept direction"],
+    probe: ConceptProbe, is_encoded: Bool[Tensor, "seed concept direction"]
 ) -> dict[_CountKey, _CountEstimate]:
-    """Count the first draw, with intervals over concepts and draws."""
-    _, concepts, directions = is_encoded.shape
+    """Count the first draw, with intervals over clusters of concepts and over draws."""
     n_directions = is_encoded.sum(dim=2).numpy()  # (seed, concept)
-    unique = (n_directions > 0).sum(axis=1).tolist()
-    interval = polysemanticity_interval(n_directions, directions)
+    clusters, directions = cluster_codes(probe.clusters), is_encoded.shape[2]
+    unique, effective = n_directions > 0, effective_clusters(clusters)
+    few = _FEW_CLUSTERS.format(effective) if effective < MIN_CLUSTERS else ""
     mean = float(n_directions[0].sum() / directions)
-    ends = count_interval(unique, concepts)
+    note = few or (_FEW_HOLDING if n_directions.any() else _NO_PAIR)
+    ends = clustered_count_interval(unique, clusters)
+    interval = polysemanticity_interval(n_directions, directions, clusters)
     return {
-        (UNIQUE, ""): _CountEstimate(float(unique[0]), *ends),
-        (POLYSEMANTICITY, ""): _CountEstimate(mean, *interval)
-        if interval
-        else _CountEstimate(mean, note=_NO_PAIR),
+        (UNIQUE, ""): _estimate(float(unique[0].sum()), ends, few),
+        (POLYSEMANTICITY, ""): _estimate(mean, interval, note),
     }
+
+
+def _estimate(value: float, interval: tuple[float, float] | None, note: str) -> _CountEstimate:
+    return _CountEstimate(value, *interval) if interval else _CountEstimate(value, note=note)
 
 
 def _controls(
@@ -230,10 +284,9 @@ def _controls(
     is_permuted = (null.positives[null.permuted_concepts] >= fewest).any()
     estimates: dict[_CountKey, _CountEstimate] = {}
     for quantity, interval in expected.items():
-        count = observed[quantity, ""].value_and_interval
         note = _PERMUTED if is_permuted else _BOUNDED
         estimates[quantity, "null"] = _CountEstimate(*interval, note)
-        estimates[quantity, "excess"] = _CountEstimate(*excess_over_null(count, interval))
+        estimates[quantity, "excess"] = observed[quantity, ""].subtract(interval)
     n_pairs = int(probe.fdr_significant_pairs(threshold).sum())
     n_concepts = float(len(probe.fdr_significant(threshold)))
     estimates[UNIQUE, "fdr"] = _CountEstimate(n_concepts, note=_FDR)
@@ -242,11 +295,12 @@ def _controls(
 
 
 def _held_out_counts(probe: ConceptProbe, threshold: float) -> dict[_CountKey, _CountEstimate]:
-    unique = len(probe.held_out_concepts(threshold))
-    interval = count_interval([unique], len(probe.concepts))
-    pairs = _count_encoded(probe.held_out_pairs(threshold)[None])
+    held_out = probe.held_out_concepts(threshold)
+    is_held_out = np.isin(probe.concepts, held_out)[None]
+    pairs = _count_encoded(probe, probe.held_out_pairs(threshold)[None])
+    interval = clustered_count_interval(is_held_out, cluster_codes(probe.clusters))
     return {
-        (UNIQUE, "held-out"): _CountEstimate(float(unique), *interval),
+        (UNIQUE, "held-out"): _estimate(float(len(held_out)), interval, pairs[UNIQUE, ""].note),
         (POLYSEMANTICITY, "held-out"): pairs[POLYSEMANTICITY, ""],
     }
 
@@ -263,7 +317,7 @@ def _common_concept_records(
         zero = _CountEstimate(0.0, note=_ALL_RARE)
         return _make_records(row, probe, {(UNIQUE, ""): zero, (POLYSEMANTICITY, ""): zero})
     common = probe.with_min_positives(MIN_POSITIVES)
-    counts = _count_encoded(common.is_encoded_resampled(threshold))
+    counts = _count_encoded(common, common.is_encoded_resampled(threshold))
     if common is not probe:
         controls = _controls(common, null, counts, threshold, with_held_out=True)
     return _make_records(row, common, {**counts, **controls})
