@@ -34,7 +34,7 @@ from earmark.study.measure import MEASUREMENTS, measure_model
 from earmark.study.robustness_table import NAMED_BASELINES
 from earmark.study.scan import missing_measurements
 
-ACCURACY, KURTOSIS, OUTLIERS, *_, DIRECTIONS, PRUNING, CONCEPTS = MEASUREMENTS
+ACCURACY, KURTOSIS, OUTLIERS, *_, DIRECTIONS, PRUNING, _ESTIMATION, CONCEPTS = MEASUREMENTS
 
 
 @pytest.fixture(scope="module")

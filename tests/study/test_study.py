@@ -147,6 +147,7 @@ def test_records_of_every_part(studied: tuple[RunConfig, StudyOutput]):
         "effective_robustness",
         "activation_kurtosis",
         "unique_concepts",
+        "estimated_accuracy",
         "polysemanticity",
     }
 
