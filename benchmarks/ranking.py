@@ -60,7 +60,7 @@ def works(sizes: Sizes) -> Generator[Work]:
                 role="peer",
                 run=partial(_scipy, model, truth),
                 seconds=lambda took: MODELS * took[PEER],
-                target=3,
+                target=1.5,
             ),
             Way(name="the products alone", role="floor", run=partial(_products, model), target=2),
         ),

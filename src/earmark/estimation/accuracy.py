@@ -23,6 +23,7 @@ from .formulas import (
     label_shift,
     line_formula,
 )
+from .label_shift import is_marginal_shifted
 from .scored_logits import ScoredLogits, read_labeled_logits
 from .shift_errors import MIN_SHIFTS, LabeledShift, widen_by_shifts
 
@@ -236,6 +237,8 @@ def _include_label_shift(
     interval: tuple[float, float], source: ScoredLogits, target: ScoredLogits, level: float
 ) -> tuple[tuple[float, float], str]:
     """Widen an interval to the accuracy under label shift, if that explains the target."""
+    if not is_marginal_shifted(source.scores().predictions, target.scores().predictions):
+        return interval, ""  # without a matrix to invert
     correction = label_shift(source, target)
     if not correction.explains_target:
         return interval, ""

@@ -66,7 +66,7 @@ def correct_label_shift(
     influence = weights[labels] * ((predicted == labels) - dual[predicted])
     error = float(influence.std()) / n**0.5
     value = float(np.clip(diagonal @ weights, 0.0, 1.0))
-    explains = _is_marginal_shifted(predicted, seen) and all(
+    explains = is_marginal_shifted(predicted, seen) and all(
         _explains_scores(ours, weights[labels], theirs)
         for ours, theirs in (
             (source.confidence, target.confidence),
@@ -82,7 +82,7 @@ def _index_classes(predictions: NDArray[np.int64], present: NDArray[np.int64]) -
     return np.where(present[places] == predictions, places, len(present))
 
 
-def _is_marginal_shifted(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
+def is_marginal_shifted(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
     """Test whether two sets of predicted classes differ in frequency (chi-square)."""
     length = int(max(first.max(), second.max())) + 1
     table = np.stack([np.bincount(p, minlength=length) for p in (first, second)]).astype(float)
