@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from earmark.records import Record
+from earmark.report.audit.audit import audit
+from earmark.report.audit.text import audit_sentences
 from earmark.report.exhibits import build_exhibits
 from earmark.report.results_grid import ResultsGrid
 
@@ -14,11 +16,14 @@ ACCURACIES = {  # on ImageNet, then on the shifts
 }
 
 
-def records(*, offset: float = 0.02) -> list[Record]:
+def records(*, offset: float = 0.02, backbone: str = "RN50", more: float = 0) -> list[Record]:
     """Two models of one family, whose estimates are too high by the same."""
     found: list[Record] = []
-    for (model, role), (first, *shifts) in ACCURACIES.items():
-        row = (model, "RN50", "captions", role)
+    for (stem, role), accuracies in ACCURACIES.items():
+        model = stem if backbone == "RN50" else f"{stem} {backbone}"
+        row = (model, backbone, "captions", role)
+        first, *shifts = (value + more for value in accuracies)
+        found += [Record(*row, "activation_kurtosis", 3 + first, dataset="imagenet")]
         found += [Record(*row, "accuracy", first, dataset="imagenet", n=100)]
         found += [Record(*row, "effective_robustness", 0.1, baseline="paper", dataset="shifts")]
         for name, value in zip(SHIFTS, shifts, strict=True):
@@ -80,3 +85,19 @@ def test_the_figure_shows_each_model_on_each_shift():
 def test_without_estimates_there_is_neither():
     found = [r for r in records() if r.quantity != "estimated_accuracy"]
     assert not {"table-9", "fig-20"} & build_exhibits(ResultsGrid.from_records(found)).keys()
+
+
+def test_the_audit_says_what_is_lost_by_each_choice_and_what_signatures_add():
+    grid = ResultsGrid.from_records(records())
+    (choice, gain) = audit_sentences(audit(grid))["Accuracy without labels"]
+    assert "by ATC by entropy, without the labels of a shift, loses 0.0 points" in choice
+    assert "by ImageNet accuracy 5.0: a difference of \N{MINUS SIGN}5.0 points" in choice
+    assert "cannot be told: fewer than 3 groups (1)" in gain
+    several = [
+        record
+        for place, backbone in enumerate(("a", "b", "c", "d"))
+        for record in records(backbone=backbone, more=0.03 * place, offset=0.0)
+    ]
+    (_, gain) = audit_sentences(audit(ResultsGrid.from_records(several)))["Accuracy without labels"]
+    assert "for one family of 4 from the 8 models of the others" in gain
+    assert "ATC by entropy 0.0; ATC by entropy and Activation kurtosis 0.0" in gain

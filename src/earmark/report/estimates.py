@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..statistics.leave_group_out import leave_group_out_rmse
 from ..statistics.rank_correlation import spearman
 from ..statistics.selection import (
     SelectionTask,
@@ -14,10 +16,12 @@ from ..statistics.selection import (
     regret_difference,
     selection_regret,
 )
-from .audit.audit import audited_signatures, read_signature
+from .audit.signatures import audited_signatures, read_signature
+from .formatting import format_points
 from .results_grid import ROLE_TITLES, ResultsGrid
 
 ID_ACCURACY = "id-accuracy"
+DEFAULT_METHOD = "atc-entropy"
 METHOD_TITLES: Mapping[str, str] = {
     ID_ACCURACY: "ImageNet accuracy",
     "line": "ImageNet accuracy through the baseline",
@@ -230,3 +234,67 @@ def _correlate(scores: NDArray[np.float64], values: NDArray[np.float64]) -> list
 def _mean(values: NDArray[np.float64]) -> float:
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else nan
+
+
+def describe_estimates(grid: ResultsGrid) -> list[str]:
+    """Say which score chooses best, and whether a signature adds anything to it."""
+    selectors = collect_selectors(grid)
+    if not selectors:
+        return []
+    truth = true_accuracies(grid)
+    (pool,) = list_pools(grid).get("All models", [Pool((), ())])
+    by_title = {selector.title: selector for selector in selectors}
+    id_accuracy, default = selectors[0], by_title.get(METHOD_TITLES[DEFAULT_METHOD])
+    if default is None:
+        return []
+    texts: list[str] = []
+    score = score_selector(grid, default, id_accuracy, [pool], truth)
+    if score is not None:
+        difference, low, high = score.difference
+        by_id = format_points(score.regret - difference)
+        texts.append(
+            f"Choosing among all models by {default.title}, without the labels of a shift, loses "
+            f"{format_points(score.regret)} points against the best model, and choosing by "
+            f"{id_accuracy.title} {by_id}: a difference of {format_points(difference)} points "
+            f"({format_points(low)} to {format_points(high)})."
+        )
+    return texts + _describe_gains(grid, [id_accuracy, default], selectors, pool, truth)
+
+
+def _describe_gains(
+    grid: ResultsGrid,
+    known: Sequence[Selector],
+    selectors: Sequence[Selector],
+    pool: Pool,
+    truth: Mapping[tuple[str, str], float],
+) -> list[str]:
+    """Compare errors of fits over other families, with and without each signature."""
+    signatures = [selector for selector in selectors if not selector.is_estimate]
+    shifts = list(dict.fromkeys(shift for _, shift in truth))
+    keys = [
+        [(model, shift) for shift in shifts]
+        for model in pool.models
+        if all((model, s) in used.scores for s in shifts for used in (*known, *signatures))
+    ]
+    families = {model: row.label for row, _, model in grid.models()}
+    tables: dict[str, list[list[float]]] = {}
+    for base in known:
+        tables[base.title] = [[fmean(base.scores[k] for k in of_model)] for of_model in keys]
+        for added in signatures:
+            title = f"{base.title} and {added.title}"
+            extra = [[added.scores[of_model[0]]] for of_model in keys]
+            tables[title] = [a + b for a, b in zip(tables[base.title], extra, strict=True)]
+    if not keys:
+        return []
+    accuracies = [fmean(truth[k] for k in of_model) for of_model in keys]
+    groups = [families[of_model[0][0]] for of_model in keys]
+    results = leave_group_out_rmse(tables, accuracies, groups)
+    errors = {title: r.error for title, r in results.items() if r.error is not None}
+    if not errors:
+        note = next(iter(results.values())).note
+        return [f"Whether a signature adds anything to an estimate cannot be told: {note}."]
+    listed = "; ".join(f"{title} {format_points(error)}" for title, error in errors.items())
+    return [
+        f"Mean accuracy on the shifts, predicted for one family of {len({*groups})} from the "
+        f"{len(keys)} models of the others, root mean squared error in points: {listed}."
+    ]

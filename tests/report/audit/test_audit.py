@@ -20,10 +20,10 @@ from earmark.report.audit.audit import (
     Audit,
     SignatureRow,
     audit,
-    audited_signatures,
     collect_audited_models,
     paper_records,
 )
+from earmark.report.audit.signatures import audited_signatures
 from earmark.report.audit.tables import audit_tables
 from earmark.report.audit.text import audit_sentences
 from earmark.report.results_grid import ResultsGrid
@@ -369,7 +369,7 @@ def test_a_plugins_quantity_is_audited_on_in_distribution_images(monkeypatch: py
     )
     quantity = Quantity("own:depth", "Depth", "Own", "A number.", variants=variants)
     registry = {**QUANTITIES, quantity.name: quantity}
-    monkeypatch.setattr("earmark.report.audit.audit.all_quantities", lambda: registry)
+    monkeypatch.setattr("earmark.report.audit.signatures.all_quantities", lambda: registry)
     numbers = scattered(12, lambda x: 0.01 * x)
     records = made("zero-shot", numbers, "own:depth")
     own = [r for r in records if r.quantity == "own:depth"]

@@ -6,10 +6,11 @@ from math import log
 from typing import Any
 
 from ..._tabular import Tabular
-from ...quantities import PAPER_COUNT, SINGULAR_COUNT, Quantity, Variant, all_quantities
+from ...quantities import PAPER_COUNT, SINGULAR_COUNT
 from ...records import Record
 from ...statistics.leave_group_out import GroupCVResult, leave_group_out_rmse
 from ...statistics.rank_correlation import MIN_MODELS, MIN_MODELS_CI, spearman
+from ..estimates import describe_estimates
 from ..paper_values import match_paper_models, paper_noclip_row, paper_value, read_facts
 from ..results_grid import COMPARED_ROLES, CONTROL_TITLES, ResultsGrid
 from ..verdicts import benjamini_hochberg, holm, judge_signature
@@ -26,6 +27,7 @@ from .contrasts import (
     pooled_rows,
     role_rows,
 )
+from .signatures import audited_signatures, read_signature
 
 # What left-out models share: data gives few groups, the other leaves siblings in the fit.
 LEFT_OUT_GROUPS = {"data": "pretraining data", "family": "backbone and data"}
@@ -51,6 +53,7 @@ class Audit(Tabular):
         default_factory=dict[str, Mapping[str, float]]
     )  # robustness by model above the other baselines
     paper: bool = False
+    estimation: Sequence[str] = ()  # sentences on accuracy that is estimated without labels
 
     def columns(self) -> Mapping[str, Sequence[Any]]:
         """Return one row for each signature and contrast."""
@@ -87,32 +90,6 @@ class Audit(Tabular):
         """Measured signatures, without accuracy."""
         signatures = {row.signature.key: row.signature for row in self.rows}
         return [s for key, s in signatures.items() if key != ACCURACY_PREDICTOR.key]
-
-
-def audited_signatures() -> list[Signature]:
-    """Return the audited variants of all quantities, those of plug-ins last."""
-    return [
-        Signature(
-            f"{quantity.name}_{variant.key}" if variant.key else quantity.name,
-            _title(quantity, variant),
-            quantity.name,
-            variant.fields,
-            variant.audit,
-            variant.reduction,
-        )
-        for quantity in all_quantities().values()
-        for variant in quantity.variants
-        if variant.audit
-    ]
-
-
-def _title(quantity: Quantity, variant: Variant) -> str:
-    """Return the quantity's title, and what the label adds to that of the empty key."""
-    label = variant.label
-    for other in quantity.variants:
-        if not other.key:
-            label = label.removeprefix(other.label).removeprefix(", ")
-    return f"{quantity.title}, {label}" if label else quantity.title
 
 
 def collect_audited_models(grid: ResultsGrid) -> list[AuditedModel]:
@@ -172,28 +149,6 @@ def _read_further_baselines(
 def _baseline_name(grid: ResultsGrid) -> str:
     records = grid.all_records("effective_robustness")
     return records[0].baseline if records else ""
-
-
-def read_signature(grid: ResultsGrid, model: str, signature: Signature) -> float | None:
-    """Return a signature of a model, on in-distribution images; None if not measured."""
-    records = grid.records(model, signature.quantity, **signature.fields)
-    if "dataset" not in signature.fields:
-        records = [record for record in records if record.dataset in {"", "imagenet"}]
-    values = [record.value for record in records]
-    match signature.reduction:
-        case "largest over mean":
-            return max(values) * len(values) / sum(values) if any(values) else None
-        case "last":
-            return max(records, key=_coordinate).value if records else None
-        case "kept at 0.8":
-            at = {round(_coordinate(record), 6): record.value for record in records}
-            return at[0.8] / at[0.0] if at.get(0.0) and 0.8 in at else None
-        case _:
-            return values[0] if values else None
-
-
-def _coordinate(record: Record) -> float:
-    return -1.0 if record.coordinate is None else record.coordinate
 
 
 def paper_records() -> list[Record]:
@@ -286,6 +241,7 @@ def audit(grid: ResultsGrid, *, paper: bool = False) -> Audit:
         _collect_controls(grid),
         _read_further_baselines(grid, models),
         paper=paper,
+        estimation=describe_estimates(grid),
     )
 
 

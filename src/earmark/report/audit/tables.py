@@ -21,9 +21,9 @@ from .audit import (
     PRIMARY_PREDICTORS,
     WITH_ACCURACY,
     Audit,
-    audited_signatures,
 )
 from .contrasts import POOLED, SignatureRow
+from .signatures import audited_signatures
 
 NO_VALUE = "-"
 AUDIT_ROLE_TITLES = ROLE_TITLES | {POOLED: "Pooled"}

@@ -19,7 +19,6 @@ from .audit import (
     PRIMARY_PREDICTORS,
     WITH_ACCURACY,
     Audit,
-    audited_signatures,
 )
 from .contrast_text import (
     describe_backbones,
@@ -36,6 +35,7 @@ from .contrast_text import (
 from .contrasts import ACCURACY_PREDICTOR, POOLED, Signature, SignatureRow
 from .power import audit_power
 from .sensitivity import audit_sensitivity
+from .signatures import audited_signatures
 from .tables import AUDIT_ROLE_TITLES, audit_tables, format_coefficient
 
 SUMMARY_PREDICTORS = (MEAN_PREDICTOR, ACCURACY_PREDICTOR.title, PRIMARY_PREDICTORS, ALL_PREDICTORS)
@@ -175,6 +175,7 @@ def audit_sentences(audit: Audit) -> dict[str, list[str]]:
             *(t for role in (*audit.roles, POOLED) if (t := _describe_errors(audit, role))),
             *([_GAIN_NOTE] if audit.errors else []),
         ],
+        "Accuracy without labels": list(audit.estimation),
         "Controls": describe_controls(audit),
         "Sensitivity": describe_sensitivity(audit),
         "How to read this": _cautions(audit),
