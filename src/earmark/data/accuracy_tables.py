@@ -90,7 +90,7 @@ class ModelAccuracies:
 
     @property
     def has_one_image_size(self) -> bool:
-        """Whether no two of its data sets are known to be of different image sizes."""
+        """True if no two of its data sets are known to be of different image sizes."""
         return len({*self.image_sizes}) <= 1
 
     def select_v2_variant(self, preferred: str) -> str:

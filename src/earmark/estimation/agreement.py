@@ -192,7 +192,7 @@ class _Agreements:
 
     @cached_property
     def indicators(self) -> NDArray[np.float32]:
-        """Whether each pair agrees, then whether each model is right, on each image."""
+        """Agreement of each pair, then correctness of each model, on each image."""
         first, second = np.triu_indices(len(self.predictions), 1)
         rows = [
             self.predictions[i] == self.predictions[j] for i, j in zip(first, second, strict=True)

@@ -34,7 +34,7 @@ class JointEstimate:
 
     @property
     def knows_method_error(self) -> bool:
-        """Whether there are labeled shifts enough to know the method's own error."""
+        """True if there are labeled shifts enough to know the method's own error."""
         return len(self.shift_errors) >= MIN_SHIFTS
 
     def draw(self) -> NDArray[np.float64]:
@@ -75,7 +75,7 @@ class PairComparison:
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether the interval excludes 0."""
+        """True if the interval excludes 0."""
         return not self.low <= 0 <= self.high
 
 
@@ -100,7 +100,7 @@ def compare_pairs(estimate: JointEstimate) -> list[PairComparison]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the estimates say of which model to take.
+    """Choice among models, as far as the estimates support one.
 
     Attributes:
         best: Place of the model of the highest estimate.
@@ -114,7 +114,7 @@ class Choice:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the best model can be told from each other one."""
+        """True if the best model can be told from each other one."""
         return len(self.contenders) == 1
 
 

@@ -30,7 +30,7 @@ class ScoredLogits:
 
     @cached_property
     def is_correct(self) -> NDArray[np.bool_]:
-        """Whether the prediction of each image is its label."""
+        """Correctness of the prediction of each image."""
         return self.scores().predictions == self.known_labels
 
     @property

@@ -68,7 +68,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class SelectorScore:
-    """How well a selector does in one kind of pool.
+    """Errors and regret of a selector in one kind of pool.
 
     Attributes:
         n: Number of estimates: models times shifts.

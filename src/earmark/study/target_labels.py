@@ -28,7 +28,7 @@ class TargetLabels:
     images: NDArray[np.int64]  # their indices in the target
 
     def is_selected(self, predictions: NDArray[np.int64]) -> bool:
-        """Whether images on which predictions (model, image) differ were labeled on purpose."""
+        """Return whether images were labeled because predictions (model, image) differ on them."""
         differs = (predictions != predictions[0]).any(axis=0)
         count = int(differs[self.images].sum())
         share = float(differs.mean())
@@ -62,7 +62,7 @@ class TargetLabels:
 
     @property
     def are_enough(self) -> bool:
-        """Whether they are enough to estimate an accuracy."""
+        """True if they are enough to estimate an accuracy."""
         return len(self.images) >= MIN_LABELS
 
 

@@ -101,7 +101,7 @@ def read_target_logits(
         )
     source, shifts = read_labeled_sets(classifier.head, readable, batches)
     columns = _columns(_class_labels(id_images, classifier.head))
-    merged = _HeadLogits(classifier.head, batches[target.name], _needed(columns))
+    merged = _HeadLogits(classifier.head, batches[target.name], _drop_identity(columns))
     return TargetLogits(
         source, ScoredLogits(merged), shifts, batches[id_images.name], batches[target.name]
     )
@@ -114,7 +114,9 @@ def read_labeled_sets(
     id_images = eval_sets.in_distribution
     id_batches, id_classes = batches[id_images.name], _class_labels(id_images, head)
     columns = _columns(id_classes)
-    source = _labeled(head, id_batches, columns, _places(id_images.labels, id_classes, columns))
+    source = _read_labeled(
+        head, id_batches, columns, _places(id_images.labels, id_classes, columns)
+    )
     shifts: dict[str, ShiftPair] = {}
     for images in (*eval_sets.shifts, *eval_sets.extra_shifts):
         name = images.name
@@ -124,9 +126,9 @@ def read_labeled_sets(
             own_source = source
         else:
             places = _places(id_images.labels, id_classes, own)
-            own_source = _labeled(head, id_batches, own, places)
+            own_source = _read_labeled(head, id_batches, own, places)
         shift_labels = _places(images.labels, shift_classes, own)
-        shifts[name] = own_source, _labeled(head, batches[name], own, shift_labels)
+        shifts[name] = own_source, _read_labeled(head, batches[name], own, shift_labels)
     return source, shifts
 
 
@@ -153,16 +155,16 @@ def _places(
     return column_of[np.asarray(labels)]
 
 
-def _labeled(
+def _read_labeled(
     head: Head, batches: Sequence[Tensor], columns: NDArray[np.int64], labels: NDArray[np.int64]
 ) -> ScoredLogits:
     """Return the logits of the images that have a label among the columns."""
     kept = np.flatnonzero(labels >= 0)
     rows = None if len(kept) == len(labels) else kept
-    return ScoredLogits(_HeadLogits(head, batches, _needed(columns), rows), labels[kept])
+    return ScoredLogits(_HeadLogits(head, batches, _drop_identity(columns), rows), labels[kept])
 
 
-def _needed(columns: NDArray[np.int64]) -> NDArray[np.int64] | None:
+def _drop_identity(columns: NDArray[np.int64]) -> NDArray[np.int64] | None:
     """Return None for columns that are the classes themselves."""
     return None if (columns == np.arange(len(columns))).all() else columns
 
