@@ -149,10 +149,13 @@ def test_tables_say_what_is_chosen_and_what_is_refused(root: Path):
     assert [row["method"] for row in rows][:2] == ["id-accuracy", "confidence"]
 
 
-def test_a_path_is_interpolated_and_counts_as_one_group(root: Path):
+def test_a_path_is_interpolated_and_counts_as_one_group(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("earmark.study.rank.PATH_ALPHAS", (0.0, 0.25, 0.5, 0.75, 1.0))
     inputs = ("--data", root / "data", "--target", root / "photos", "--out", root / "path")
     result = result_of("rank", "lab:zero-shot..lab:finetuned", *inputs, "--by", "id-accuracy")
-    assert len(result["models"]) == 11
+    assert len(result["models"]) == 5
     assert {entry["group"] for entry in result["models"]} == {"lab:zero-shot..lab:finetuned"}
     assert "1 independent models" in result["agreement"]["refusal"]
     accuracies = [entry["id_accuracy"]["value"] for entry in result["models"]]
