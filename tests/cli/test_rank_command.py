@@ -211,3 +211,11 @@ def test_the_library_ranks_what_the_command_ranks(ranking: dict[str, Any], root:
     table = result.to_pandas()
     assert [*table.columns[:4]] == ["model", "role", "method", "value"]
     assert {*table.model} == {*MODELS}
+
+
+def test_without_a_folder_the_results_are_in_earmark_ranking(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    result_of("rank", MODELS[0], "--data", root / "data", "--target", root / "photos")
+    assert (tmp_path / "earmark-ranking" / "ranking.html").is_file()

@@ -41,6 +41,7 @@ Shift = Annotated[
         help="Labeled shift of your own: its name and a folder of class folders. May be repeated.",
     ),
 ]
+Out = Annotated[Path, typer.Option(help="Folder for activations, tables and the page.")]
 RankBy = Literal[
     "id-accuracy",
     "confidence",
@@ -57,7 +58,7 @@ def estimate(
     model: options.ModelId,
     data: LabeledData,
     target: Target,
-    out: options.Out,
+    out: Out = Path("earmark-ranking"),
     shift: Shift = None,
     target_labels: TargetLabels = None,
     skip_unreadable: options.SkipUnreadable = False,
@@ -118,7 +119,7 @@ def rank(
     ],
     data: LabeledData,
     target: Target,
-    out: options.Out,
+    out: Out = Path("earmark-ranking"),
     by: Annotated[
         RankBy, typer.Option(help="What to rank by: accuracy on DATA, or a method's estimate.")
     ] = "atc-entropy",
