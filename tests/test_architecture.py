@@ -45,7 +45,7 @@ ALLOWED = {
     "study": FOUNDATION
     | {"signatures", "statistics", "quantities", "lab", "_kernels", "estimation"},
     "report": {"records", "quantities", "statistics", "signatures", "data"},
-    "api": FOUNDATION | {"signatures", "lab", "study", "report"},
+    "api": FOUNDATION | {"signatures", "estimation", "lab", "study", "report"},
     "cli": FOUNDATION
     | {"signatures", "statistics", "quantities", "lab", "study", "report", "api", "__version__"}
     | {"estimation"},

@@ -19,6 +19,7 @@ from .data.image_folder import list_folders, read_folder_for_head, read_unlabele
 from .data.image_set import ImageSet
 from .data.imagenet import read_dataset as read_known_dataset
 from .data.registry import DATASETS, class_ids
+from .estimation.methods import DEFAULT_RANK_BY, RankBy
 from .models.classifier import Classifier, Role
 from .models.own_code import ModelFrom, read_model_from
 from .records import SAMPLES_FOLDER, SCAN_FILE, Record, Records, read_records
@@ -26,7 +27,7 @@ from .signatures.effective_robustness import Baseline
 from .study.baselines import load_baseline
 from .study.config import StudyConfig, load_study_config
 from .study.merge import LoadConfig
-from .study.rank import DEFAULT_RANK_BY, RankBy, RankConfig, RankResult
+from .study.rank import RankConfig, RankResult
 from .study.rank import rank_models as run_ranking
 from .study.run import run_units
 from .study.runner import Failure, RunConfig

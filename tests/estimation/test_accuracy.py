@@ -11,7 +11,7 @@ from scipy.optimize import linprog, minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 
 import earmark
-from earmark.estimation.accuracy import METHODS
+from earmark.estimation.methods import METHODS
 from earmark.estimation.shift_errors import LabeledShift, fit_over_shifts, widen_by_shifts
 from earmark.estimation.temperature import fit_temperature
 from earmark.estimation.transport import transport_to_labels

@@ -1,11 +1,12 @@
 """The commands ``earmark estimate`` and ``earmark rank``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..estimation.methods import DEFAULT_RANK_BY, RankBy
 from . import options
 from .console import console, new_table, print_line, show_progress
 from .merge import load_config
@@ -42,16 +43,6 @@ Shift = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for activations, tables and the page.")]
-RankBy = Literal[
-    "id-accuracy",
-    "confidence",
-    "doc",
-    "atc",
-    "atc-entropy",
-    "confidence-calibrated",
-    "doc-calibrated",
-    "atc-calibrated",
-]
 
 
 def estimate(
@@ -77,33 +68,7 @@ def estimate(
     labeled shifts, they show how far the method is wrong, and its interval includes that. A
     method that refuses says why.
     """
-    from ..report.page.ranking import write_ranking_page
-    from ..study.rank import RankConfig, rank_models
-
-    config = load_config(
-        out,
-        architecture,
-        weights,
-        model_from,
-        classnames,
-        templates,
-        device,
-        batch_size,
-        skip_unreadable,
-    )
-    with show_progress() as progress:
-        result = rank_models(
-            RankConfig(
-                [model],
-                data,
-                target,
-                config,
-                shifts=parse_shifts(shift or ()),
-                target_labels=target_labels,
-            ),
-            progress=progress,
-        )
-    page = write_ranking_page(result.to_dict(), result.answer(), out)
+    result, page = _run([model], locals())
     if json:
         typer.echo(result.to_json())
         return
@@ -121,8 +86,9 @@ def rank(
     target: Target,
     out: Out = Path("earmark-ranking"),
     by: Annotated[
-        RankBy, typer.Option(help="What to rank by: accuracy on DATA, or a method's estimate.")
-    ] = "atc-entropy",
+        RankBy,
+        typer.Option(help="Order of the models: by accuracy on DATA, or by a method's estimate."),
+    ] = DEFAULT_RANK_BY,
     shift: Shift = None,
     target_labels: TargetLabels = None,
     skip_unreadable: options.SkipUnreadable = False,
@@ -141,35 +107,9 @@ def rank(
     model is chosen only where it can be told from each other one; otherwise the images to
     label are listed, on which the best models differ.
     """
-    from ..report.page.ranking import write_ranking_page
-    from ..study.rank import SHOWN_METHODS, RankConfig, rank_models
+    from ..study.rank import SHOWN_METHODS
 
-    config = load_config(
-        out,
-        architecture,
-        weights,
-        model_from,
-        classnames,
-        templates,
-        device,
-        batch_size,
-        skip_unreadable,
-    )
-    with show_progress() as progress:
-        result = rank_models(
-            RankConfig(
-                models,
-                data,
-                target,
-                config,
-                methods=SHOWN_METHODS,
-                rank_by=by,
-                shifts=parse_shifts(shift or ()),
-                target_labels=target_labels,
-            ),
-            progress=progress,
-        )
-    page = write_ranking_page(result.to_dict(), result.answer(), out)
+    result, page = _run(models, locals(), methods=SHOWN_METHODS, rank_by=by)
     if json:
         typer.echo(result.to_json())
         return
@@ -180,29 +120,37 @@ def rank(
     print_line(f"Page: {page}")
 
 
-_METHOD_TITLES = {
-    "line": "ID accuracy through the baseline",
-    "confidence": "Mean confidence",
-    "doc": "Difference of confidences (DoC)",
-    "doc-regressed": "DoC, fitted over shifts",
-    "atc": "Average thresholded confidence (ATC)",
-    "atc-entropy": "ATC by entropy",
-    "confidence-calibrated": "Mean confidence, calibrated",
-    "doc-calibrated": "DoC, calibrated",
-    "atc-calibrated": "ATC, calibrated",
-    "cot": "Optimal transport (COT)",
-    "nuclear-norm": "Nuclear norm, fitted over shifts",
-    "mano": "MaNo, fitted over shifts",
-    "label-shift": "Label shift alone (BBSE)",
-    "agreement": "Agreement on the line",
-    "labels": "Labels and confidences (PPI++)",
-}
+_LOAD_OPTIONS = (
+    "out", "architecture", "weights", "model_from", "classnames", "templates", "device",
+    "batch_size", "skip_unreadable",
+)  # fmt: skip
+
+
+def _run(
+    models: Sequence[str], settings: Mapping[str, Any], **more: Any
+) -> "tuple[RankResult, Path]":
+    """Rank models by the options of a command; return the result and its page."""
+    from ..report.page.ranking import write_ranking_page
+    from ..study.rank import RankConfig, rank_models
+
+    config = RankConfig(
+        models,
+        settings["data"],
+        settings["target"],
+        load_config(*(settings[name] for name in _LOAD_OPTIONS)),
+        shifts=parse_shifts(settings["shift"] or ()),
+        target_labels=settings["target_labels"],
+        **more,
+    )
+    with show_progress() as progress:
+        result = rank_models(config, progress=progress)
+    return result, write_ranking_page(result.to_dict(), result.answer(), config.load_config.out)
 
 
 def _estimates_table(result: "RankResult") -> "Table":
     from rich.markup import escape
 
-    from ..report.page.ranking import shared_notes
+    from ..report.page.ranking import METHOD_TITLES, shared_notes
 
     model = result.models[0]
     table = new_table("Method", "Accuracy", "90 % interval", "Remark")
@@ -217,7 +165,7 @@ def _estimates_table(result: "RankResult") -> "Table":
     for estimate in model.estimates.values():
         own = [note for note in estimate.note.split("; ") if note and note not in shared]
         remark = f"refused: {estimate.refusal}" if estimate.refusal else "; ".join(own)
-        title = _METHOD_TITLES[estimate.method]
+        title = METHOD_TITLES[estimate.method]
         table.add_row(title, *_format_estimate(estimate), escape(remark))
     sentences = [f"{note[0].upper()}{note[1:]}." for note in shared]
     signatures = ", ".join(f"{title} {value:.3g}" for title, value in model.signatures.items())
@@ -228,31 +176,36 @@ def _estimates_table(result: "RankResult") -> "Table":
 def _ranking_table(result: "RankResult") -> "Table":
     from rich.markup import escape
 
+    from ..report.page.ranking import METHOD_TITLES
+
     methods = [
         method
         for method in dict.fromkeys(m for model in result.models for m in model.estimates)
         if any(_is_shown(model.estimates.get(method)) for model in result.models)
     ]
-    titles = [_METHOD_TITLES[method] for method in methods]
+    titles = [METHOD_TITLES[method] for method in methods]
     signatures = list(result.models[0].signatures)
     table = new_table("Model", "ID accuracy", *titles, *(s[0].upper() + s[1:] for s in signatures))
     for column in table.columns[1:]:
         column.header, column.no_wrap = str(column.header), False
-    table.title = f"{len(result.models)} models on {result.images:,} images of {result.target}"
+    table.title = (
+        f"{len(result.models)} models on {result.images:,} images of {escape(result.target)}"
+    )
     for model in result.models:
         table.add_row(*_ranking_row(model, methods, signatures))
-    order = _METHOD_TITLES.get(result.ranked_by, "ID accuracy")
+    order = METHOD_TITLES[result.ranked_by]
     lines = [
         f"Order: by {order}. Accuracies in percent with 90 % intervals, the ID accuracy over "
         f"{result.id_images:,} images."
     ]
-    refused = {
-        method: estimate.refusal
-        for model in result.models
-        for method, estimate in model.estimates.items()
-        if estimate.refusal
-    }
-    lines += [f"{_METHOD_TITLES[method]} refuses: {why}." for method, why in refused.items()]
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for model in result.models:
+        for method, estimate in model.estimates.items():
+            if estimate.refusal:
+                reasons.setdefault((method, estimate.refusal), []).append(model.model)
+    for (method, why), names in reasons.items():
+        whom = "" if len(names) == len(result.models) else f" for {', '.join(names)}"
+        lines.append(f"{METHOD_TITLES[method]} refuses{whom}: {why}.")
     table.caption = escape("\n".join(lines))
     return table
 

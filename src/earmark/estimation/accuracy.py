@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,36 +13,12 @@ from .._inputs import ActivationsLike, require_reiterable
 from .._tabular import Tabular
 from ..signatures.effective_robustness import Baseline
 from ..statistics.intervals import share_interval
-from .formulas import (
-    FITTED_METHODS,
-    FORMULAS,
-    Formula,
-    RawEstimate,
-    ShiftPair,
-    fitted_formula,
-    label_shift,
-    line_formula,
-)
+from .formulas import FORMULAS, Formula, RawEstimate, ShiftPair, fitted_formula, line_formula
 from .label_shift import is_marginal_shifted
+from .methods import FITTED_METHODS, METHODS, Method
 from .scored_logits import ScoredLogits, read_labeled_logits
 from .shift_errors import MIN_SHIFTS, LabeledShift, widen_by_shifts
 
-Method: TypeAlias = Literal[
-    "line",
-    "confidence",
-    "doc",
-    "doc-regressed",
-    "atc",
-    "atc-entropy",
-    "confidence-calibrated",
-    "doc-calibrated",
-    "atc-calibrated",
-    "cot",
-    "nuclear-norm",
-    "mano",
-    "label-shift",
-]
-METHODS: tuple[Method, ...] = get_args(Method)
 FAR_SHARE = 0.01
 """Share of the in-distribution images with a maximum logit below that of a far image."""
 
@@ -239,7 +215,7 @@ def _include_label_shift(
     """Widen an interval to the accuracy under label shift, if that explains the target."""
     if not is_marginal_shifted(source.scores().predictions, target.scores().predictions):
         return interval, ""  # without a matrix to invert
-    correction = label_shift(source, target)
+    correction = source.label_shift(target)
     if not correction.explains_target:
         return interval, ""
     raw = FORMULAS["label-shift"](source, target, z=float(ndtri((1 + level) / 2)))

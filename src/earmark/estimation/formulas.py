@@ -19,15 +19,10 @@ from numpy.typing import NDArray
 
 from ..signatures.effective_robustness import Baseline
 from ..statistics.intervals import accuracy_interval
-from .label_shift import LabelShift, correct_label_shift
 from .scored_logits import ScoredLogits
-from .scores import mano, nuclear_norm
 from .shift_errors import MIN_SHIFTS, fit_over_shifts
 from .temperature import Temperature
-from .transport import MAX_TRANSPORTED, transport_to_labels
-
-FITTED_METHODS = ("doc-regressed", "nuclear-norm", "mano")
-"""Methods that turn a score into an accuracy by a fit over labeled shifts."""
+from .transport import MAX_TRANSPORTED
 
 
 @dataclass(frozen=True)
@@ -161,7 +156,7 @@ def _atc_calibrated(source: ScoredLogits, target: ScoredLogits, *, z: float) -> 
 
 def _cot(source: ScoredLogits, target: ScoredLogits, *, z: float) -> RawEstimate:
     shares = source.label_shares
-    transport = transport_to_labels(target.logits, shares, len(target))
+    transport = target.transport_to(shares)
     variance = float(shares @ transport.potentials**2 - (shares @ transport.potentials) ** 2)
     reach = z * (max(variance, 0.0) / len(source)) ** 0.5
     value, n = 1 - transport.cost, transport.images
@@ -169,13 +164,8 @@ def _cot(source: ScoredLogits, target: ScoredLogits, *, z: float) -> RawEstimate
     return RawEstimate(value, value - reach, value + reach, note=note, n=n)
 
 
-def label_shift(source: ScoredLogits, target: ScoredLogits) -> LabelShift:
-    """Correct the frequency of the classes, from the labels of the ID images."""
-    return correct_label_shift(source.scores(), source.known_labels, target.scores())
-
-
 def _bbse(source: ScoredLogits, target: ScoredLogits, *, z: float) -> RawEstimate:
-    correction = label_shift(source, target)
+    correction = source.label_shift(target)
     reach = z * correction.id_standard_error
     value = correction.value
     return RawEstimate(value, value - reach, value + reach, correction.refusal)
@@ -205,8 +195,8 @@ def _score(method: str, source: ScoredLogits, images: ScoredLogits) -> float:
     if method == "doc-regressed":
         return _confidence_drop(source, images)
     if method == "mano":
-        return mano(images.logits, reference=source.logits)
-    return nuclear_norm(images.logits)
+        return images.mano(is_taylor=source.is_unsure)
+    return images.nuclear_norm
 
 
 ShiftPair: TypeAlias = tuple[ScoredLogits, ScoredLogits]

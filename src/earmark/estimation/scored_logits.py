@@ -7,8 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._inputs import ActivationsLike, as_label_vector, require_reiterable
-from .scores import LogitScores, score_logits
+from .label_shift import LabelShift, correct_label_shift
+from .scores import (
+    MANO_CRITERION,
+    LogitScores,
+    normalized_norm,
+    nuclear_norm,
+    score_logits,
+    uniform_cross_entropy,
+)
 from .temperature import Temperature, fit_temperature
+from .transport import Transport, transport_to_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +27,11 @@ class ScoredLogits:
     logits: ActivationsLike
     labels: NDArray[np.int64] | None = None
     _scores: dict[float, LogitScores] = field(default_factory=dict[float, LogitScores], init=False)
+    _mano: dict[bool, float] = field(default_factory=dict[bool, float], init=False)
+    _transports: dict[bytes, Transport] = field(default_factory=dict[bytes, Transport], init=False)
+    _label_shifts: dict["ScoredLogits", LabelShift] = field(
+        default_factory=dict["ScoredLogits", LabelShift], init=False
+    )
 
     def scores(self, temperature: float = 1.0) -> LogitScores:
         """Return the scores at a temperature."""
@@ -48,6 +62,37 @@ class ScoredLogits:
         """Share of each class among the labels."""
         counts = np.bincount(self.known_labels, minlength=self.scores().classes)
         return counts / len(self)
+
+    @cached_property
+    def nuclear_norm(self) -> float:
+        """Nuclear norm of the softmax matrix, as `scores.nuclear_norm` defines it."""
+        return nuclear_norm(self.logits)
+
+    @cached_property
+    def is_unsure(self) -> bool:
+        """True if MaNo takes the Taylor series for a model with these ID logits."""
+        return uniform_cross_entropy(self.logits) <= MANO_CRITERION
+
+    def mano(self, *, is_taylor: bool) -> float:
+        """Return MaNo with the normalization that the ID logits decide."""
+        if is_taylor not in self._mano:
+            self._mano[is_taylor] = normalized_norm(self.logits, is_taylor=is_taylor)
+        return self._mano[is_taylor]
+
+    def transport_to(self, label_shares: NDArray[np.float64]) -> Transport:
+        """Return the transport of the softmax vectors to labels of these shares."""
+        key = label_shares.tobytes()
+        if key not in self._transports:
+            self._transports[key] = transport_to_labels(self.logits, label_shares, len(self))
+        return self._transports[key]
+
+    def label_shift(self, target: "ScoredLogits") -> LabelShift:
+        """Return what the labels of these ID images say of a target under label shift."""
+        if target not in self._label_shifts:
+            self._label_shifts[target] = correct_label_shift(
+                self.scores(), self.known_labels, target.scores()
+            )
+        return self._label_shifts[target]
 
     @property
     def known_labels(self) -> NDArray[np.int64]:

@@ -212,6 +212,11 @@ def mano(
     if reference is None:
         reference = require_reiterable(logits)
     is_taylor = uniform_cross_entropy(reference) <= MANO_CRITERION
+    return normalized_norm(logits, is_taylor=is_taylor, p=p)
+
+
+def normalized_norm(logits: ActivationsLike, *, is_taylor: bool, p: float = 4) -> float:
+    """Return ``mean(P ** p) ** (1 / p)`` of logits normalized by the Taylor series or softmax."""
     total, count = 0.0, 0
     for tile in iter_logit_tiles(logits):
         rows = _taylor_softmax(tile) if is_taylor else tile.softmax(dim=1)

@@ -20,8 +20,7 @@ from .audit.signatures import audited_signatures, read_signature
 from .formatting import format_points
 from .results_grid import ROLE_TITLES, ResultsGrid
 
-ID_ACCURACY = "id-accuracy"
-DEFAULT_METHOD = "atc-entropy"
+ID_ACCURACY, DEFAULT_METHOD = "id-accuracy", "atc-entropy"
 METHOD_TITLES: Mapping[str, str] = {
     ID_ACCURACY: "ImageNet accuracy",
     "line": "ImageNet accuracy through the baseline",

@@ -9,7 +9,7 @@ from .._progress import ProgressCallback, no_progress
 from ..activations import Activations, EncodeConfig, cached_activations
 from ..data.coverage import describe_coverage
 from ..data.image_set import ImageSet
-from ..estimation.accuracy import METHODS, Method
+from ..estimation.methods import METHODS, Method
 from ..models.classifier import Classifier
 from ..quantities import QUANTITIES, Measurement, Quantity, plugin_measurements
 from ..records import Record

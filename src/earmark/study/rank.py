@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,7 @@ from .._tabular import Tabular
 from .._text import format_csv, replace_control_characters, replace_surrogates
 from ..data.image_folder import read_unlabeled
 from ..data.image_set import ImageSet
-from ..estimation.accuracy import (
-    FITTED_METHODS,
-    METHODS,
-    AccuracyEstimate,
-    Method,
-    estimate_from_scores,
-)
+from ..estimation.accuracy import AccuracyEstimate, estimate_from_scores
 from ..estimation.agreement import AgreementEstimate, agreement_on_the_line
 from ..estimation.comparison import (
     Choice,
@@ -34,6 +28,7 @@ from ..estimation.comparison import (
     request_labels,
 )
 from ..estimation.formulas import FORMULAS
+from ..estimation.methods import DEFAULT_RANK_BY, FITTED_METHODS, METHODS, Method, RankBy
 from ..estimation.shift_errors import MIN_SHIFTS
 from ..models.classifier import Classifier
 from ..signatures.directions import privileged_directions
@@ -46,20 +41,9 @@ from .merge import LoadConfig
 from .target_labels import TargetLabels, read_target_labels
 from .target_logits import TargetLogits, find_duplicates, read_target_logits
 
-RankBy: TypeAlias = Literal[
-    "id-accuracy",
-    "confidence",
-    "doc",
-    "atc",
-    "atc-entropy",
-    "confidence-calibrated",
-    "doc-calibrated",
-    "atc-calibrated",
-]
 SHOWN_METHODS: tuple[Method, ...] = ("line", "confidence", "atc-entropy")
 """Methods that a ranking shows; `METHODS` are all."""
 
-DEFAULT_RANK_BY: RankBy = "atc-entropy"
 PATH_ALPHAS = tuple(k / 10 for k in range(11))
 LEVEL = 0.9
 ESTIMATES_FILE = "estimates.json"

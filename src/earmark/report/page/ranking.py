@@ -10,7 +10,8 @@ import altair as alt
 from ..._io import atomic_write
 from ..._text import replace_control_characters, replace_surrogates
 from ...data.registry import dataset_title
-from ..estimates import ID_ACCURACY, METHOD_TITLES
+from .. import estimates
+from ..estimates import ID_ACCURACY
 from ..figures import charts
 from ..figures.charts import Point
 from ..formatting import format_fixed, format_percent, format_points
@@ -18,8 +19,8 @@ from .page import TEMPLATE_FOLDER
 
 PAGE_FILE = "ranking.html"
 _MAX_PAIRS = 45  # pairs that the page lists: those of ten models
-_TITLES = {
-    **METHOD_TITLES,
+METHOD_TITLES = {
+    **estimates.METHOD_TITLES,
     ID_ACCURACY: "ID accuracy",
     "line": "ID accuracy through the baseline",
     "agreement": "Agreement on the line",
@@ -98,8 +99,8 @@ def _draw(result: Mapping[str, Any]) -> tuple[str, str, str]:
     points, caption = (
         _model_points(result, method),
         (
-            f"Dots: accuracy on the target, estimated by {_TITLES[method]}, with {_level(result)} "
-            "intervals. Open circles: accuracy on the ID images, measured."
+            f"Dots: accuracy on the target, estimated by {METHOD_TITLES[method]}, with "
+            f"{_level(result)} intervals. Open circles: accuracy on the ID images, measured."
         ),
     )
     if len(result["models"]) == 1:
@@ -152,11 +153,13 @@ def _model_points(result: Mapping[str, Any], method: str) -> list[Point]:
 
 
 def _method_points(model: Mapping[str, Any]) -> list[Point]:
-    points: list[Point] = [{"name": _TITLES[ID_ACCURACY], "measured": True, **model["id_accuracy"]}]
+    points: list[Point] = [
+        {"name": METHOD_TITLES[ID_ACCURACY], "measured": True, **model["id_accuracy"]}
+    ]
     for estimate in model["estimates"]:
         if not estimate["refusal"]:
             ends = {key: estimate[key] for key in ("value", "low", "high")}
-            points.append({"name": _TITLES[estimate["method"]], "measured": False, **ends})
+            points.append({"name": METHOD_TITLES[estimate["method"]], "measured": False, **ends})
     return points
 
 
@@ -172,11 +175,12 @@ def _models_table(result: Mapping[str, Any]) -> PageTable:
         numbers = model["signatures"].values()
         cells += [("–" if v is None else f"{v:.3g}", "") for v in numbers]  # noqa: RUF001
         rows.append(cells)
-    titles = [_TITLES[method] for method in methods]
+    titles = [METHOD_TITLES[method] for method in methods]
     header = ["Model", "ID accuracy", *titles, *(s[0].upper() + s[1:] for s in signatures)]
     text = (
-        f"The best first, by {_TITLES[result['ranked_by']]}. Accuracies with {_level(result)} "
-        "intervals. The signatures are the paper's that need no label; none of them is an accuracy."
+        f"The best first, by {METHOD_TITLES[result['ranked_by']]}. Accuracies with "
+        f"{_level(result)} intervals. The signatures are the paper's that need no label; none of "
+        "them is an accuracy."
     )
     return PageTable("Models", text, header, rows)
 
@@ -184,11 +188,15 @@ def _models_table(result: Mapping[str, Any]) -> PageTable:
 def _methods_table(model: Mapping[str, Any]) -> PageTable:
     estimates = model["estimates"]
     shared = shared_notes([estimate["note"] for estimate in estimates])
-    rows = [[(_TITLES[ID_ACCURACY], "measured"), _cell(model["id_accuracy"]), ("", "")]]
+    rows = [[(METHOD_TITLES[ID_ACCURACY], "measured"), _cell(model["id_accuracy"]), ("", "")]]
     for estimate in estimates:
         own = [note for note in estimate["note"].split("; ") if note not in shared]
         remark = f"Refused: {estimate['refusal']}." if estimate["refusal"] else "; ".join(own)
-        rows.append([(_TITLES[estimate["method"]], ""), _estimate_cell(estimate), ("", remark)])
+        rows.append([
+            (METHOD_TITLES[estimate["method"]], ""),
+            _estimate_cell(estimate),
+            ("", remark),
+        ])
     return PageTable(
         "Methods",
         "Each method assumes something else of the target. Where they disagree beyond their "

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from ...estimation.accuracy import METHODS, Method, estimate_from_scores
-from ...estimation.formulas import FITTED_METHODS
+from ...estimation.accuracy import estimate_from_scores
+from ...estimation.methods import FITTED_METHODS, METHODS, Method
 from ...estimation.shift_errors import MIN_SHIFTS
 from ...models.classifier import Head
 from ...records import Record
