@@ -192,6 +192,23 @@ def test_label_shift_correction_solves_for_the_class_weights():
     assert result.value == pytest.approx(shares @ np.diag(confusion), abs=1e-9)
 
 
+def test_classes_of_other_frequency_are_named_and_the_interval_includes_the_correction():
+    """Class 0 is taken for class 1 in two of five images, and each prediction is certain."""
+    labels, target_labels = np.arange(1000) % 5, np.where(np.arange(500) % 5 < 3, 0, 2)
+
+    def predict(truth: np.ndarray):
+        place = np.cumsum(truth == 0)
+        return 40 * np.eye(5)[np.where((truth == 0) & (place % 5 < 2), 1, truth)]
+
+    for method in ("confidence", "atc"):
+        result = earmark.estimate_accuracy(
+            predict(labels), labels, predict(target_labels), method=method
+        )
+        assert result.value > 0.9
+        assert "frequency of its classes alone: the accuracy would then be 0.760" in result.note
+        assert result.low <= 0.76 <= result.high
+
+
 def test_few_labeled_shifts_give_a_t_interval_and_many_a_conformal_one():
     def shifts(count: int):
         rng = np.random.default_rng(0)
